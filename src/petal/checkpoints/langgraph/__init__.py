@@ -1,0 +1,1 @@
+"""LangGraph's own savers behind one face: `engine: langgraph`."""

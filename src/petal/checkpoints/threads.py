@@ -1,0 +1,52 @@
+"""What a listing says about a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+_GREGORIAN = datetime(1582, 10, 15, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """One thread of a storage, as `threads()` lists it."""
+
+    thread_id: str
+    checkpoints: int
+    """How many checkpoints it has, those of its subgraphs included."""
+    updated: datetime | None
+    """When its newest checkpoint was made, in UTC; None if the checkpoint's id does not tell."""
+    checkpoint_id: str
+    """Its newest checkpoint in the root namespace."""
+    status: str | None = None
+    """`done`, `unfinished`, `waiting` (for an answer) or `failed`; None where the storage keeps none."""
+    size: int | None = None
+    """Bytes that were written for it and not deleted; None where the storage keeps none."""
+    created: datetime | None = None
+    """When it began, in UTC; None where the storage keeps none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadQuery:
+    """Which threads to list, the one that changed last first."""
+
+    limit: int = 50
+    before: ThreadInfo | None = None
+    """The last one of the page before."""
+    search: str | None = None
+    """Only those whose id holds this text."""
+    status: str | None = None
+
+
+def made_at(checkpoint_id: str) -> datetime | None:
+    """When a checkpoint was made, in UTC, if its id is a time-ordered UUID of version 6 as LangGraph's are."""
+    try:
+        id = UUID(checkpoint_id)
+    except ValueError:
+        return None
+    if id.version != 6:
+        return None
+    ticks = (id.int >> 80) << 12 | (id.int >> 64) & 0xFFF
+    return _GREGORIAN + timedelta(microseconds=ticks // 10)

@@ -1,0 +1,101 @@
+"""Which database is meant, and whether it is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from petal.cli.options import DB_VARIABLE
+from petal.errors import CheckpointerUnavailableError
+
+if TYPE_CHECKING:
+    from petal.checkpoints.langgraph.adapter import LangGraphSaver
+    from petal.core.config.checkpointer import CheckpointerConfig
+
+
+def named(database: str) -> CheckpointerConfig:
+    """The database that `--db` names: a URL, or the path of an SQLite file.
+
+    Raises:
+        CheckpointerConfigurationError: If it is a URL that is none of ours.
+    """
+    from petal.core.config.checkpointer import CheckpointerConfig
+
+    if "://" in database:
+        return CheckpointerConfig.from_url(database)
+    return CheckpointerConfig(type="sqlite", config={"db_file": database})
+
+
+def repeated(database: str | None) -> list[str]:
+    """The option that names the database again in a command shown to the user; a password is left out."""
+    from petal.core.config.checkpointer import redacted
+
+    if database is None or database == os.environ.get(DB_VARIABLE):
+        return []
+    return ["--db", redacted(database)]
+
+
+def outlives_the_process(config: object) -> bool:
+    """Whether what is kept there is still there for the next command."""
+    from petal.core.config.checkpointer import CheckpointerConfig
+
+    return isinstance(config, CheckpointerConfig) and config.enabled and config.type != "memory"
+
+
+def require_existing(config: CheckpointerConfig) -> None:
+    """Raise CheckpointerUnavailableError where opening an SQLite file would make it."""
+    if config.type == "sqlite" and not Path((config.config or {})["db_file"]).exists():
+        raise CheckpointerUnavailableError(
+            config.where,
+            "there is no such file",
+            f"A run makes it; name another with --db or {DB_VARIABLE} if it lies elsewhere",
+        )
+
+
+@contextmanager
+def opened(database: str | None, agent: Path | None) -> Iterator[LangGraphSaver]:
+    """The saver of an existing database: that of `--db` or PETAL_DB, else of the agent.
+
+    Values of the user's own types come back as the plain data they were saved as: nothing is imported because a
+    database names it.
+
+    Raises:
+        CheckpointerUnavailableError: If the database does not exist or cannot be reached.
+        YAMLConfigurationError: If the agent's file holds a mistake.
+    """
+    config = _chosen(database, agent)
+    require_existing(config)
+    from langgraph.checkpoint.serde import jsonplus
+
+    from petal.checkpoints import open_checkpointer
+
+    # It warns of each type that is shown as plain data, which is what we ask for.
+    jsonplus.logger.setLevel(logging.ERROR)
+    with open_checkpointer(config, serde=jsonplus.JsonPlusSerializer(allowed_msgpack_modules=None)) as saver:
+        yield saver
+
+
+def _chosen(database: str | None, agent: Path | None) -> CheckpointerConfig:
+    if database is not None:
+        config = named(database)
+        if not outlives_the_process(config):
+            raise typer.BadParameter("memory keeps no threads; name a file or a postgresql:// URL.", param_hint="--db")
+        return config
+    if agent is None:
+        raise typer.BadParameter(
+            f"which database? Name it with --db URL or in {DB_VARIABLE}, or name the agent with --agent AGENT.yaml.",
+            param_hint="--db",
+        )
+    from petal.core.config.checkpointer import CheckpointerConfig
+    from petal.core.yaml.loader import load_agent
+
+    kept = load_agent(agent).checkpointer
+    if not isinstance(kept, CheckpointerConfig) or not outlives_the_process(kept):
+        raise typer.BadParameter(f"{agent} names no database; name one with --db URL.", param_hint="--agent")
+    return kept

@@ -1,0 +1,85 @@
+"""Ids that may be shortened for as long as they are unique."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from petal.errors import CheckpointerError, CheckpointNotFoundError
+
+if TYPE_CHECKING:
+    from petal.checkpoints import ThreadInfo
+
+PAGE = 500
+LISTED = 10
+SHORTEST = 13
+"""Characters of a checkpoint's id at least: those before differ only between hours."""
+
+
+def whole_thread(saver: Any, given: str) -> str:
+    """The id of the one thread that `given` is, or begins.
+
+    Raises:
+        CheckpointNotFoundError: If there is none.
+        CheckpointerError: If there are several; it lists them.
+    """
+    if saver.get_tuple({"configurable": {"thread_id": given, "checkpoint_ns": ""}}) is not None:
+        return given
+    found = only((info.thread_id for info in all_threads(saver)), given, "threads")
+    if found is None:
+        raise CheckpointNotFoundError(given)
+    return found
+
+
+def whole_checkpoint(saver: Any, thread_id: str, given: str) -> str:
+    """The id of the one checkpoint of a thread that `given` is, or begins.
+
+    Raises:
+        CheckpointNotFoundError: If there is none.
+        CheckpointerError: If there are several; it lists them.
+    """
+    every = saver.list({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
+    found = only((kept.checkpoint["id"] for kept in every), given, "checkpoints")
+    if found is None:
+        raise CheckpointNotFoundError(thread_id, given)
+    return found
+
+
+def all_threads(saver: Any, limit: int | None = None) -> Iterator[ThreadInfo]:
+    """The threads of a database, the latest used first."""
+    before = None
+    while limit is None or limit > 0:
+        size = PAGE if limit is None else min(PAGE, limit)
+        page = saver.threads(limit=size, before=before)
+        yield from page
+        if len(page) < size:
+            return
+        before = page[-1]
+        limit = None if limit is None else limit - size
+
+
+def only(ids: Iterable[str], given: str, what: str) -> str | None:
+    """The id that `given` is, or that alone begins with it; None if there is none.
+
+    Raises:
+        CheckpointerError: If several begin with it.
+    """
+    found: list[str] = []
+    for id in ids:
+        if id == given:
+            return id
+        if id.startswith(given):
+            found.append(id)
+    if len(found) > 1:
+        more = f"\n  … and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        listed = "".join(f"\n  {id}" for id in found[:LISTED])
+        raise CheckpointerError(f"{given!r} is the beginning of {len(found)} {what}; give more of it:{listed}{more}")
+    return found[0] if found else None
+
+
+def shortened(ids: list[str]) -> list[str]:
+    """The ids, each cut to a length at which all of them still differ."""
+    length = SHORTEST
+    while len({id[:length] for id in ids}) < len(set(ids)):
+        length += 1
+    return [id[:length] for id in ids]

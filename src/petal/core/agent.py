@@ -1,0 +1,312 @@
+"""A built agent: runs on threads, sync and async, and closes what it opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import StreamMode
+
+from petal.core.config.agent import AgentConfig
+from petal.core.config.checkpointer import CheckpointerConfig, Durability
+from petal.core.models.source import ModelSource
+from petal.core.portal import Portal
+from petal.core.steps.llm import INPUT
+from petal.core.steps.prompts import keys_of
+from petal.core.thread import Thread
+from petal.errors import AgentConfigurationError, CheckpointerRequiredError, ThreadIdRequiredError
+from petal.tools.toolbox import Toolbox
+from petal.types.state import state_keys
+
+__all__ = ["Agent", "Thread"]
+
+Graph = CompiledStateGraph[Any, Any, Any, Any]
+
+
+class Agent:
+    """An agent, made by `AgentFactory.build()`.
+
+    It opens its connections at first use, and can be awaited, entered or just used and closed:
+
+    ```python
+    async with factory.build() as agent:
+        await agent.ainvoke({"messages": [("user", "Hello")]}, thread_id="user-123")
+    ```
+
+    Each act has a sync and an async face; both run the same coroutine, the sync one in an event loop of the
+    agent's own, so either works anywhere, also inside a running loop.
+
+    Attributes:
+        graph: The compiled LangGraph graph, to use as any other.
+        config: What the agent was built from.
+        checkpointer: The saver that keeps its state, or None.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        graph: Graph,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        models: Sequence[ModelSource] = (),
+        toolboxes: Sequence[Toolbox] = (),
+    ) -> None:
+        self.config = config
+        self.graph = graph
+        self.checkpointer = checkpointer
+        self.portal = Portal()
+        self._models = tuple(models)
+        self._toolboxes = tuple(toolboxes)
+        self._is_open = False
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self.config.name
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, steps={[step.name for step in self.config.steps]})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.config == other.config if isinstance(other, Agent) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.name, len(self.config.steps)))
+
+    async def ainvoke(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        thread_id: str | None = None,
+        checkpoint_id: str | None = None,
+        durability: Durability | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the agent to its end, or to a question.
+
+        Args:
+            input: The state's values to begin with; a string is what the user says; None goes on with a
+                thread's unfinished run; or a LangGraph `Command`.
+            config: A LangGraph config; what it holds is kept.
+            thread_id: The thread to run on; required where a checkpointer is on.
+            checkpoint_id: Run on from this checkpoint of the thread rather than from its latest.
+            durability: `"sync"`: each step is on disk before the next begins; `"async"`; `"exit"`.
+                Default: the checkpointer's, which is `"sync"` unless set.
+            kwargs: What LangGraph's `ainvoke` takes besides.
+
+        Returns:
+            The state's values, and under `__interrupt__` the open questions, if any.
+
+        Raises:
+            ThreadIdRequiredError: If a checkpointer is on and no thread is named.
+            ModelError: If a step's model cannot be had; nothing is saved then.
+            CheckpointerError: If the state cannot be read or saved.
+        """
+        run = self._run(config, thread_id, checkpoint_id, durability)
+        await self.aopen()
+        return await self.graph.ainvoke(self.input_of(input), **run, **kwargs)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `ainvoke`."""
+        return self.portal.call(self.ainvoke, input, config, **kwargs)
+
+    arun = ainvoke
+    run = invoke
+
+    async def astream(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        thread_id: str | None = None,
+        checkpoint_id: str | None = None,
+        durability: Durability | None = None,
+        stream_mode: StreamMode | Sequence[StreamMode] = "updates",
+        **kwargs: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """Run the agent and yield what happens, as LangGraph's `astream` does.
+
+        Args:
+            stream_mode: `"updates"` for each step's update, `"messages"` for tokens with their metadata,
+                `"values"`, `"custom"`, …; a list yields `(mode, item)` pairs.
+
+        The other arguments and what is raised are those of `ainvoke`.
+        """
+        run = self._run(config, thread_id, checkpoint_id, durability)
+        await self.aopen()
+        async with aclosing(
+            self.graph.astream(self.input_of(input), stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
+        ) as items:
+            async for item in items:
+                yield item
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """As `astream`. The run goes on only when the next item is asked for."""
+        return self.portal.iterate(lambda: self.astream(input, config, **kwargs))
+
+    async def abatch(
+        self,
+        inputs: Sequence[Any],
+        *,
+        thread_ids: Sequence[str] | None = None,
+        max_concurrency: int | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run many inputs at once, each on a thread of its own.
+
+        Args:
+            inputs: An input of `ainvoke` each.
+            thread_ids: As many ids, all different; required where a checkpointer is on.
+            max_concurrency: Runs at once; default: all.
+            kwargs: Further arguments of `ainvoke`.
+
+        Returns:
+            The results, in the order of the inputs.
+
+        Raises:
+            ValueError: If there are not as many thread ids as inputs, or two are equal.
+        """
+        if thread_ids is None:
+            if self.checkpointer is not None:
+                raise ThreadIdRequiredError
+            ids: Sequence[str | None] = [None] * len(inputs)
+        elif len(thread_ids) != len(inputs) or len(set(thread_ids)) != len(thread_ids):
+            raise ValueError(f"abatch needs a thread id of its own for each of the {len(inputs)} inputs.")
+        else:
+            ids = thread_ids
+        turn = asyncio.Semaphore(max_concurrency or max(len(inputs), 1))
+
+        async def run_one(input: Any, thread_id: str | None) -> Any:
+            async with turn:
+                return await self.ainvoke(input, thread_id=thread_id, **kwargs)
+
+        async with asyncio.TaskGroup() as group:
+            runs = [group.create_task(run_one(*pair)) for pair in zip(inputs, ids, strict=True)]
+        return [run.result() for run in runs]
+
+    def batch(self, inputs: Sequence[Any], **kwargs: Any) -> list[Any]:
+        """As `abatch`."""
+        return self.portal.call(self.abatch, inputs, **kwargs)
+
+    def thread(self, thread_id: str) -> Thread:
+        """The handle on one conversation.
+
+        Raises:
+            CheckpointerRequiredError: If the agent keeps no state.
+        """
+        if self.checkpointer is None:
+            raise CheckpointerRequiredError
+        return Thread(self, thread_id)
+
+    def diagram(self) -> str:
+        """The graph as Mermaid text, made here without a network."""
+        return self.graph.get_graph().draw_mermaid()
+
+    def input_of(self, value: Any) -> Any:
+        """The graph's input: a string goes to `input` where a prompt names it, else to `messages`.
+
+        Raises:
+            AgentConfigurationError: If the state has a place for neither.
+        """
+        if not isinstance(value, str):
+            return value
+        prompts = [step.config.get("prompt_template") for step in self.config.steps]
+        if any(INPUT in keys_of(prompt) for prompt in prompts if isinstance(prompt, str)):
+            return {INPUT: value}
+        known = self.graph.channels
+        if "messages" in known:
+            return {"messages": [HumanMessage(value)]}
+        if INPUT in state_keys(self.config.state_type):
+            return {INPUT: value}
+        raise AgentConfigurationError(
+            f"The state of agent {self.name!r} has neither messages nor input, so text is no input; pass a dict "
+            f"with some of {', '.join(state_keys(self.config.state_type))}."
+        )
+
+    async def aopen(self) -> Self:
+        """Build the models and list the tools of servers, so that what is missing is said before anything is saved.
+
+        Raises:
+            ModelError: If a model cannot be had.
+            ToolServerError: If an MCP server does not give its tools.
+        """
+        if not self._is_open:
+            # Importing a provider takes a second or two: other tasks of the loop go on meanwhile.
+            loop = asyncio.get_running_loop()
+            await asyncio.to_thread(lambda: [model.get(loop) for model in self._models])
+            for toolbox in self._toolboxes:
+                await toolbox.aload()
+            self._is_open = True
+        return self
+
+    def open(self) -> Self:
+        """As `aopen`."""
+        return self.portal.call(self.aopen)
+
+    async def aclose(self) -> None:
+        """Close what the agent opened. Models and savers that were passed in stay open."""
+        await self._aclose_models()
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """As `aclose`, but for what a model opened in another event loop, which only that loop can close."""
+        if self.portal.is_running:
+            self.portal.call(self._aclose_models)
+        self.portal.close()
+        if isinstance(self.config.checkpointer, CheckpointerConfig) and self.checkpointer is not None:
+            self.checkpointer.close()  # type: ignore[attr-defined]
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.aopen().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.aopen()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _aclose_models(self) -> None:
+        self._is_open = False
+        for model in self._models:
+            await model.aclose()
+
+    def _run(
+        self,
+        config: RunnableConfig | None,
+        thread_id: str | None,
+        checkpoint_id: str | None,
+        durability: Durability | None,
+    ) -> dict[str, Any]:
+        """The keyword arguments that each run hands to LangGraph."""
+        config = {**(config or {})}
+        named: Mapping[str, Any] = {"thread_id": thread_id, "checkpoint_id": checkpoint_id}
+        configurable = {**config.get("configurable", {}), **{k: v for k, v in named.items() if v is not None}}
+        if configurable:
+            config["configurable"] = configurable
+        if self.checkpointer is None:
+            return {"config": config}
+        if configurable.get("thread_id") in (None, ""):
+            raise ThreadIdRequiredError
+        return {"config": config, "durability": durability or self._durability}
+
+    @property
+    def _durability(self) -> Durability:
+        kept = self.config.checkpointer
+        return kept.options.durability if isinstance(kept, CheckpointerConfig) else "sync"

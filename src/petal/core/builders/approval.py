@@ -1,0 +1,60 @@
+"""The question to a human before a step: a node of its own, so that an answer once given stays given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableLambda
+from langgraph.types import Command, interrupt
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from petal.core.config.agent import StepConfig
+from petal.core.steps.prompts import Prompt
+from petal.core.steps.registry import StepContext
+from petal.errors import StepRejectedError
+from petal.types.state import values_of
+
+YES = ("yes", "y", "true", "ok", "approve", "approved")
+NO = ("no", "n", "false", "reject", "rejected")
+
+
+class Approval(BaseModel):
+    """An answer: a bool, a word of `YES` or `NO`, or `{"approved": …, "reason": …}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    approved: bool
+    reason: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, answer: Any) -> Any:
+        if isinstance(answer, bool):
+            return {"approved": answer}
+        if isinstance(answer, str) and (word := answer.strip().lower()) in YES + NO:
+            return {"approved": word in YES}
+        if isinstance(answer, dict | Approval):
+            return answer
+        raise ValueError("answer yes or no, or {'approved': true or false, 'reason': '…'}")
+
+
+def approval_name(step: str) -> str:
+    """Name of the node that asks before a step."""
+    return f"approve_{step}"
+
+
+def approval_node(step: StepConfig, reject: str | None, context: StepContext) -> Runnable[Any, Any]:
+    """The node that asks, and goes on to the step or to `reject`; without one a no raises StepRejectedError."""
+    assert step.approval is not None
+    prompt = Prompt.parse(step.approval.prompt, approval_name(step.name), (*context.keys, "step"))
+
+    def ask(state: Any) -> Command[Any]:
+        question = prompt.fill({**values_of(state), "step": step.name})
+        answer: Approval = interrupt({"step": step.name, "question": question}, response_schema=Approval)
+        if answer.approved:
+            return Command(goto=step.name)
+        if reject is None:
+            raise StepRejectedError(step.name, answer.reason)
+        return Command(goto=reject)
+
+    return RunnableLambda(ask, name=approval_name(step.name))

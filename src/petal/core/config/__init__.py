@@ -1,0 +1,1 @@
+"""Frozen data that says what to build."""

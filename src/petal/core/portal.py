@@ -1,0 +1,130 @@
+"""The way from sync code to async: an event loop in a thread of its own, so that each act is written once."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, aclosing
+from typing import Any, Generic, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+T = TypeVar("T")
+
+
+class Portal:
+    """Runs coroutines for callers that cannot await, also for those inside a running event loop.
+
+    The loop starts with the first call. The caller's context variables reach the coroutine. An interrupted
+    wait (ctrl-c) cancels what it waited for, and ends when that has ended.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: tuple[AbstractContextManager[BlockingPortal], BlockingPortal, int] | None = None
+        self._finalizer: weakref.finalize[Any, Portal] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the loop has started and not been closed."""
+        return self._running is not None
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """What `await function(*args, **kwargs)` gives."""
+        portal, thread = self._start()
+        if threading.get_ident() == thread:
+            # A coroutine that runs here and calls back would wait for its own loop: it gets another one.
+            with start_blocking_portal() as inner:
+                return _Task(inner, function, args, kwargs).result()
+        return _Task(portal, function, args, kwargs).result()
+
+    def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
+        """The items of an async generator, which goes on only when the next one is asked for."""
+        portal, _ = self._start()
+        # The generator lives in one task from its first item to its closing: its context variables and
+        # cancel scopes belong to that task.
+        ask, asked = anyio.create_memory_object_stream[None](0)
+        give, given = anyio.create_memory_object_stream[T](0)
+
+        async def produce() -> None:
+            async with asked, give, aclosing(make()) as items:
+                await asked.receive()
+                async for item in items:
+                    await give.send(item)
+                    await asked.receive()
+
+        async def step() -> T:
+            try:
+                await ask.send(None)
+            except anyio.BrokenResourceError:
+                raise anyio.EndOfStream from None
+            return await given.receive()
+
+        async def close() -> None:
+            ask.close()
+            given.close()
+
+        producer = _Task(portal, produce, (), {})
+        try:
+            while True:
+                try:
+                    item = _Task(portal, step, (), {}).result()
+                except anyio.EndOfStream:
+                    break
+                yield item
+            producer.result()
+        finally:
+            producer.cancel()
+            _Task(portal, close, (), {}).result()
+
+    def close(self) -> None:
+        """End the loop and its thread; the next call starts another."""
+        with self._lock:
+            running, self._running = self._running, None
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        if running is not None:
+            running[0].__exit__(None, None, None)
+
+    def _start(self) -> tuple[BlockingPortal, int]:
+        with self._lock:
+            if self._running is None:
+                manager = start_blocking_portal(name="petal-portal")
+                portal = manager.__enter__()
+                self._running = manager, portal, portal.call(threading.get_ident)
+                self._finalizer = weakref.finalize(self, manager.__exit__, None, None, None)
+            return self._running[1:]
+
+
+class _Task(Generic[T]):
+    """A coroutine that runs in a portal, and whose end can be waited for even after it was cancelled."""
+
+    def __init__(
+        self,
+        portal: BlockingPortal,
+        function: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._ended = threading.Event()
+        self._future: Future[T] = portal.start_task_soon(self._run, function, args, kwargs)
+
+    async def _run(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            self._ended.set()
+
+    def result(self) -> T:
+        try:
+            return self._future.result()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        if self._future.cancel():
+            self._ended.wait()

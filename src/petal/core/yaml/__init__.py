@@ -1,0 +1,1 @@
+"""Agents and single steps from YAML files."""

@@ -1,0 +1,1 @@
+"""Each part of a YAML file, and what becomes of it."""

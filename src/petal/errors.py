@@ -1,0 +1,327 @@
+"""Every error Petal raises, in one tree.
+
+```
+PetalError
+├── AgentConfigurationError (ValueError)     an agent's definition cannot work
+│   ├── YAMLConfigurationError               … and it stands in a YAML file: file, line, key
+│   └── PromptKeyError (LookupError)         a prompt names a key that the state does not have
+├── ModelError                               a chat model cannot be had
+│   ├── UnknownModelError (ValueError)       no provider of that name
+│   ├── ModelPackageMissingError (ImportError)
+│   └── ModelKeyMissingError                 the provider wants a key
+├── ToolServerError (ConnectionError)        an MCP server does not give its tools
+├── ThreadIdRequiredError (ValueError)       a checkpointer is on, and no thread was named
+├── CheckpointerRequiredError                state was asked of an agent that keeps none
+├── StepRejectedError                        a human said no to a step
+├── ResumeError                              an answer that fits no open question
+│   ├── NothingToResumeError (LookupError)
+│   ├── InterruptIdRequiredError (ValueError)
+│   ├── UnknownInterruptError (LookupError)
+│   └── InvalidAnswerError (ValueError)
+└── CheckpointerError                        state cannot be kept or read
+    ├── CheckpointerConfigurationError (ValueError)
+    ├── CheckpointerUnavailableError (ConnectionError)
+    ├── CheckpointNotFoundError (LookupError)
+    ├── CheckpointCorruptionError
+    └── CheckpointConflictError
+```
+
+Every error can be pickled and says what to do about it; none prints a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known name that `name` was most likely meant to be, if one is as like it as that (1.0: equal)."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)
+    return found[0] if found else None
+
+
+def known_names(name: str, known: Sequence[str]) -> str:
+    """What to say after an unknown name: the nearest known one, if one is close, and all of them."""
+    guess = nearest(name, known)
+    hint = f"Did you mean {guess!r}? " if guess else ""
+    return f"{hint}Known: {', '.join(known) or 'none'}."
+
+
+class PetalError(Exception):
+    """Base of every error that Petal raises."""
+
+
+class AgentConfigurationError(PetalError, ValueError):
+    """An agent's definition cannot work as it stands."""
+
+
+class YAMLConfigurationError(AgentConfigurationError):
+    """A YAML file does not describe an agent, a step or a checkpointer.
+
+    Attributes:
+        file: The file, or None for text that came from no file.
+        line: Line of the mistake, counted from 1.
+        key: Dotted path of the key, e.g. `steps[0].config.provider`; empty for the whole document.
+        problem: What was found, what is allowed, and the nearest known name.
+        others: The document's further mistakes.
+    """
+
+    def __init__(
+        self,
+        file: Path | str | None,
+        line: int | None,
+        key: str,
+        problem: str,
+        others: tuple[YAMLConfigurationError, ...] = (),
+    ) -> None:
+        super().__init__(file, line, key, problem, others)
+        self.file, self.line, self.key, self.problem, self.others = file, line, key, problem, others
+
+    def __str__(self) -> str:
+        return "\n".join([self._line(), *(str(other) for other in self.others)])
+
+    def _line(self) -> str:
+        where = str(self.file) if self.file is not None else "<text>"
+        if self.line is not None:
+            where += f":{self.line}"
+        return f"{where}: {self.key}: {self.problem}" if self.key else f"{where}: {self.problem}"
+
+
+class PromptKeyError(AgentConfigurationError, LookupError):
+    """A prompt names a key that the state does not have."""
+
+    def __init__(self, step: str, key: str, known: Sequence[str]) -> None:
+        super().__init__(step, key, known)
+        self.step, self.key, self.known = step, key, known
+
+    def __str__(self) -> str:
+        return (
+            f"The prompt of step {self.step!r} names {{{self.key}}}, which the state does not have. "
+            f"{known_names(self.key, self.known)} Write {{{{ and }}}} for literal braces."
+        )
+
+
+class ModelError(PetalError):
+    """A chat model cannot be had."""
+
+
+class UnknownModelError(ModelError, ValueError):
+    """No provider of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return (
+            f"No model provider {self.name!r}; write a model as 'provider:model', e.g. 'openai:gpt-4o'. "
+            f"{known_names(self.name, self.known)}"
+        )
+
+
+class ModelPackageMissingError(ModelError, ImportError):
+    """The package of a model's provider is not installed."""
+
+    def __init__(self, provider: str, package: str, install: str) -> None:
+        super().__init__(provider, package, install)
+        self.provider, self.package, self.install = provider, package, install
+
+    def __str__(self) -> str:
+        return f"Models of {self.provider!r} need the package {self.package!r}: {self.install}"
+
+
+class ModelKeyMissingError(ModelError):
+    """A model's provider wants a key, and there is none."""
+
+    def __init__(self, provider: str, variable: str) -> None:
+        super().__init__(provider, variable)
+        self.provider, self.variable = provider, variable
+
+    def __str__(self) -> str:
+        return (
+            f"Models of {self.provider!r} need a key: set the environment variable {self.variable}, "
+            "or pass api_key in the model's configuration. Nothing was saved."
+        )
+
+
+class ToolServerError(PetalError, ConnectionError):
+    """An MCP server does not give its tools.
+
+    Attributes:
+        where: The server's command or address.
+        problem: What went wrong.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where, self.problem = where, problem
+
+    def __str__(self) -> str:
+        return f"MCP server {self.where!r}: {self.problem}"
+
+
+class ThreadIdRequiredError(PetalError, ValueError):
+    """A checkpointer is on, and no thread was named."""
+
+    def __str__(self) -> str:
+        return (
+            "This agent keeps its state, so a run needs a thread: pass thread_id='user-123', or "
+            "config={'configurable': {'thread_id': 'user-123'}}. The same id continues the same conversation."
+        )
+
+
+class CheckpointerRequiredError(PetalError):
+    """State was asked of an agent that keeps none."""
+
+    def __str__(self) -> str:
+        return (
+            "This agent has no checkpointer, so it has no threads; add "
+            ".with_checkpointer(CheckpointerConfig(type='sqlite', config={'db_file': 'petal.db'}))."
+        )
+
+
+class StepRejectedError(PetalError):
+    """A human said no to a step whose approval has `on_reject="fail"`."""
+
+    def __init__(self, step: str, reason: str | None = None) -> None:
+        super().__init__(step, reason)
+        self.step, self.reason = step, reason
+
+    def __str__(self) -> str:
+        return f"Step {self.step!r} was not approved" + (f": {self.reason}" if self.reason else ".")
+
+
+class ResumeError(PetalError):
+    """An answer does not fit what the thread is waiting for."""
+
+
+class NothingToResumeError(ResumeError, LookupError):
+    """The thread has no open question, or not even an unfinished run.
+
+    Attributes:
+        unfinished: Whether it has a run that can go on without an answer.
+    """
+
+    def __init__(self, thread_id: str, unfinished: bool = False) -> None:
+        super().__init__(thread_id, unfinished)
+        self.thread_id, self.unfinished = thread_id, unfinished
+
+    def __str__(self) -> str:
+        if self.unfinished:
+            return (
+                f"Thread {self.thread_id!r} waits for no answer, but has an unfinished run; resume it without a value."
+            )
+        return f"Thread {self.thread_id!r} waits for no answer and has no unfinished run; send it new input instead."
+
+
+class InterruptIdRequiredError(ResumeError, ValueError):
+    """One value cannot answer: there are several questions, or no answer was given to any.
+
+    Attributes:
+        questions: `(interrupt id, what it asks)` for each open question.
+    """
+
+    def __init__(self, thread_id: str, questions: Sequence[tuple[str, str]]) -> None:
+        super().__init__(thread_id, questions)
+        self.thread_id, self.questions = thread_id, questions
+
+    def __str__(self) -> str:
+        asked = "\n".join(f"  {id}: {question}" for id, question in self.questions)
+        need = (
+            "pass interrupt_id to say which one is answered"
+            if len(self.questions) > 1
+            else "pass a value that answers it"
+        )
+        return f"Thread {self.thread_id!r} waits for an answer; {need}:\n{asked}"
+
+
+class UnknownInterruptError(ResumeError, LookupError):
+    """No open question of the thread has that id."""
+
+    def __init__(self, thread_id: str, interrupt_id: str, known: Sequence[str]) -> None:
+        super().__init__(thread_id, interrupt_id, known)
+        self.thread_id, self.interrupt_id, self.known = thread_id, interrupt_id, known
+
+    def __str__(self) -> str:
+        hint = known_names(self.interrupt_id, self.known)
+        return f"Thread {self.thread_id!r} has no open question {self.interrupt_id!r}. {hint}"
+
+
+class InvalidAnswerError(ResumeError, ValueError):
+    """The answer is not one that the question allows; the question stays open."""
+
+    def __init__(self, answer: str, problem: str) -> None:
+        super().__init__(answer, problem)
+        self.answer, self.problem = answer, problem
+
+    def __str__(self) -> str:
+        return f"{self.answer} does not answer the question: {self.problem}. It is still open."
+
+
+class CheckpointerError(PetalError):
+    """State cannot be kept or read."""
+
+
+class CheckpointerConfigurationError(CheckpointerError, ValueError):
+    """A checkpointer's configuration is invalid."""
+
+
+class CheckpointerUnavailableError(CheckpointerError, ConnectionError):
+    """The database cannot be used: unreachable, locked, read-only, full, or it refuses the login.
+
+    Attributes:
+        where: The database, without any password.
+        problem: The cause, in the database's own words.
+        hint: What to do about it.
+    """
+
+    def __init__(self, where: str, problem: str, hint: str) -> None:
+        super().__init__(where, problem, hint)
+        self.where, self.problem, self.hint = where, problem, hint
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}. {self.hint}"
+
+
+class CheckpointNotFoundError(CheckpointerError, LookupError):
+    """No checkpoint matches what was asked for."""
+
+    def __init__(self, thread_id: str, checkpoint_id: str | None = None) -> None:
+        super().__init__(thread_id, checkpoint_id)
+        self.thread_id, self.checkpoint_id = thread_id, checkpoint_id
+
+    def __str__(self) -> str:
+        what = "no checkpoints" if self.checkpoint_id is None else f"no checkpoint {self.checkpoint_id!r}"
+        return f"Thread {self.thread_id!r} has {what}; `petal threads list` lists the threads there are."
+
+
+class CheckpointCorruptionError(CheckpointerError):
+    """What lies in the database is damaged, or no database at all.
+
+    Attributes:
+        where: The database, or the row in it.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where, self.problem = where, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} is damaged: {self.problem}. Nothing was changed; restore it from a copy, or name another "
+            "database."
+        )
+
+
+class CheckpointConflictError(CheckpointerError):
+    """Another run changed the thread while this one was under way."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(thread_id)
+        self.thread_id = thread_id
+
+    def __str__(self) -> str:
+        return f"Another run changed thread {self.thread_id!r} meanwhile; load its state and send the input again."

@@ -1,0 +1,51 @@
+"""The tools of one step: those that are here, and those that a server has to be asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from petal.errors import AgentConfigurationError
+from petal.tools.mcp import MCPServer
+
+
+class Toolbox:
+    """Functions, LangChain tools, tools that the model's provider runs itself (dicts), and MCP servers.
+
+    Raises:
+        AgentConfigurationError: If one of them is none of these.
+    """
+
+    def __init__(self, tools: Sequence[Any], step: str) -> None:
+        for tool in tools:
+            if not (callable(tool) or isinstance(tool, dict | MCPServer) or hasattr(tool, "invoke")):
+                raise AgentConfigurationError(
+                    f"Step {step!r} has a tool {tool!r}; give a function, a LangChain tool or an MCPServer."
+                )
+        self._given = tuple(tools)
+        self._loaded = None if any(isinstance(tool, MCPServer) for tool in tools) else list(tools)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether all tools are here; true from the beginning where no server has some."""
+        return self._loaded is not None
+
+    @property
+    def tools(self) -> list[Any]:
+        """All tools; they must be loaded."""
+        if self._loaded is None:
+            raise RuntimeError("Tools of an MCP server need the async face of the graph, or an Agent, which has both.")
+        return self._loaded
+
+    async def aload(self) -> list[Any]:
+        """All tools, after asking the servers for theirs.
+
+        Raises:
+            ToolServerError: If a server cannot be reached.
+        """
+        if self._loaded is None:
+            servers = [tool for tool in self._given if isinstance(tool, MCPServer)]
+            listed = dict(zip(map(id, servers), await asyncio.gather(*(s.aload() for s in servers)), strict=True))
+            self._loaded = [one for tool in self._given for one in listed.get(id(tool), [tool])]
+        return self._loaded

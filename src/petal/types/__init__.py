@@ -1,0 +1,1 @@
+"""State types, and how to read them."""

@@ -1,0 +1,209 @@
+"""`petal threads` on real databases, without the agent; and on what is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.factory import AgentFactory
+
+Petal = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def fail(state: Any) -> None:
+    """Fails."""
+    raise ValueError("no bread")
+
+
+@pytest.fixture
+def petal(tmp_path: Path) -> Petal:
+    """Runs the command in an empty folder."""
+
+    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "petal.cli", "threads", *words],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200", **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+def url_of(storage: CheckpointerConfig) -> str:
+    """What `--db` takes."""
+    assert storage.config is not None
+    return str(storage.config.get("db_file") or storage.config["connection_string"])
+
+
+@pytest.fixture
+def kept(durable_storage: CheckpointerConfig) -> str:
+    """A database with a conversation, a thread that waits, one that failed, and one whose id begins another's."""
+    with AgentFactory().with_chat(llm="demo:").with_checkpointer(durable_storage).build() as agent:
+        agent.invoke("my name is Ada", thread_id="user-1")
+        agent.invoke("what is my name?", thread_id="user-1")
+        agent.invoke("hello", thread_id="user-12")
+    asking = AgentFactory().with_chat(llm="demo:").with_approval("Shall I answer?")
+    with asking.with_checkpointer(durable_storage).build() as agent:
+        agent.invoke("hello", thread_id="waits")
+    with (
+        AgentFactory().add(fail).with_checkpointer(durable_storage).build() as agent,
+        pytest.raises(ValueError, match="no bread"),
+    ):
+        agent.invoke("hello", thread_id="failed")
+    return url_of(durable_storage)
+
+
+def test_threads_are_listed(petal: Petal, kept: str) -> None:
+    """The latest used first, whole ids, at most so many."""
+    listed = petal("list", "--db", kept)
+    assert listed.returncode == 0, listed.stderr
+    head, *lines = listed.stdout.splitlines()
+    assert head.split() == ["UPDATED", "CHECKPOINTS", "THREAD"]
+    assert [line.split()[-1] for line in lines] == ["failed", "waits", "user-12", "user-1"]
+    few = json.loads(petal("list", "--json", "-n", "2", PETAL_DB=kept).stdout)
+    assert [thread["thread_id"] for thread in few] == ["failed", "waits"]
+    assert all(thread["updated"] and thread["checkpoints"] for thread in few)
+
+
+def test_a_thread_is_shown(petal: Petal, kept: str) -> None:
+    """Messages, what is next, what it asks, what failed: all without the agent."""
+    shown = petal("show", "user-1", "--db", kept)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.split("\n\n")[1] == (
+        "You: my name is Ada\nAgent: Nice to meet you, Ada!\nYou: what is my name?\nAgent: Your name is Ada.\n"
+    )
+    waits = json.loads(petal("show", "wai", "--db", kept, "--json").stdout)
+    assert (waits["status"], waits["next"]) == ("waiting", ["approve_chat"])
+    assert [question["question"] for question in waits["interrupts"]] == ["Shall I answer?"]
+    assert "--thread waits --resume --answer yes" in petal("show", "waits", PETAL_DB=kept).stdout
+    failed = json.loads(petal("show", "failed", "--db", kept, "--json").stdout)
+    assert (failed["status"], failed["next"]) == ("unfinished", ["fail"])
+    assert "no bread" in failed["errors"][0]
+
+
+def test_history_says_what_was_done(petal: Petal, kept: str) -> None:
+    """Newest first; an earlier state is shown by its shortened id."""
+    told = json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)
+    assert [point["did"] for point in told] == ["ran chat", "began", "took new input"] * 2
+    assert [point["step"] for point in told] == [4, 3, 2, 1, 0, -1]
+    head, first, *_ = petal("history", "user-1", "--db", kept, "-n", "4").stdout.splitlines()
+    assert head.split("  ")[0] == "CHECKPOINT"
+    assert first.endswith("loop    ran chat")
+    earlier = petal("history", "user-1", "--db", kept, "-n", "4").stdout.splitlines()[-1].split()[0]
+    shown = json.loads(petal("show", "user-1", "--checkpoint", earlier, "--db", kept, "--json").stdout)
+    assert len(shown["state"]["messages"]) == 2
+
+
+def test_reading_imports_nothing(petal: Petal, tmp_path: Path) -> None:
+    """Values of one's own types are shown as data, even where their module could be had; and quietly."""
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\nfrom pathlib import Path\nfrom pydantic import BaseModel\n"
+        "Path('imported').touch()\n"
+        "@dataclass\nclass Place:\n    name: str\n"
+        "class Order(BaseModel):\n    place: Place\n"
+        "def order(state):\n    return {'order': Order(place=Place('Rome')), 'place': Place('Oslo')}\n"
+    )
+    (tmp_path / "own.yaml").write_text(
+        "state_schema: {n: int, order: 'own:Order', place: 'own:Place'}\ncheckpointer: sqlite:///runs.db\n"
+        "steps: [{type: custom, name: order, config: {function: 'own:order'}}]\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "petal.cli", "run", "own.yaml", "--thread", "t", "--input", '{"n": 1}'],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    (tmp_path / "imported").unlink()
+    shown = petal("show", "t", "--db", "runs.db", "--json", PYTHONPATH=str(tmp_path))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    state = json.loads(shown.stdout)["state"]
+    assert (state["n"], state["place"]) == (1, {"name": "Oslo"})
+    assert state["order"]["place"] == {"name": "Rome"}
+    assert not (tmp_path / "imported").exists()
+
+
+def test_an_id_is_short_while_it_is_unique(petal: Petal, kept: str) -> None:
+    """A whole id wins; several are listed; none is an error too."""
+    assert json.loads(petal("show", "user-1", "--db", kept, "--json").stdout)["thread_id"] == "user-1"
+    several = petal("show", "user", "--db", kept)
+    assert (several.returncode, several.stdout) == (1, "")
+    assert several.stderr == ("petal: 'user' is the beginning of 2 threads; give more of it:\n  user-12\n  user-1\n")
+    none = petal("history", "nobody", "--db", kept)
+    assert (none.returncode, none.stderr) == (
+        1,
+        "petal: Thread 'nobody' has no checkpoints; `petal threads list` lists the threads there are.\n",
+    )
+    unknown = petal("show", "user-1", "-c", "zz", "--db", kept)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "has no checkpoint 'zz'" in unknown.stderr
+
+
+def test_a_missing_database_is_not_made(petal: Petal, tmp_path: Path) -> None:
+    """Reading makes nothing."""
+    for words in (["list"], ["show", "t"], ["history", "t"]):
+        missing = petal(*words, "--db", "folder/missing.db")
+        assert (missing.returncode, missing.stdout) == (1, "")
+        assert missing.stderr.startswith("petal: sqlite:///folder/missing.db: there is no such file.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_database_is_left_alone(petal: Petal, tmp_path: Path) -> None:
+    """A file that is something else says so, and stays as it is."""
+    note = tmp_path / "note.txt"
+    note.write_text("This is a letter, not a database. " * 100)
+    refused = petal("list", "--db", "note.txt")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "note.txt" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert note.read_text().startswith("This is a letter")
+
+
+def test_an_empty_database_holds_no_threads(petal: Petal, tmp_path: Path) -> None:
+    """That is no failure."""
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as connection:
+        connection.execute("CREATE TABLE other (n)")
+    listed = petal("list", "--db", "empty.db")
+    assert (listed.returncode, listed.stdout) == (0, "sqlite:///empty.db holds no threads.\n")
+    assert petal("list", "--db", "empty.db", "--json").stdout == "[]\n"
+
+
+def test_the_database_is_that_of_an_agent(petal: Petal, tmp_path: Path) -> None:
+    """Where none is named; and who names neither is told how."""
+    (tmp_path / "agent.yaml").write_text(
+        'llm: "demo:"\ncheckpointer: sqlite:///runs.db\nsteps: [{type: llm, name: chat}]\n'
+    )
+    assert "runs.db: there is no such file" in petal("list", "--agent", "agent.yaml").stderr
+    (tmp_path / "bare.yaml").write_text('llm: "demo:"\nsteps: [{type: llm, name: chat}]\n')
+    for words, said in (
+        (["list"], "Name it with --db URL or in PETAL_DB"),
+        (["list", "--agent", "bare.yaml"], "bare.yaml names no database"),
+        (["list", "--db", "memory://"], "memory keeps no threads"),
+    ):
+        refused = petal(*words)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert said in refused.stderr
+
+
+def test_an_unreachable_server_is_a_message(petal: Petal) -> None:
+    """Without the password."""
+    refused = petal("list", "--db", "postgresql://ada:hush-hush@127.0.0.1:9/none?connect_timeout=2")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "hush-hush" not in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,194 @@
+"""Real places and servers for the tests: each storage, a PostgreSQL, an OpenAI-protocol server; and no way out."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmock.chaos import ChaosSettings, StreamChaos
+from llmock.journal import RequestRecord
+from llmock.ratelimit import LimitSettings
+from llmock.scenarios import Reply, ToolCall
+from llmock.simulation import MockResponseSettings
+from llmock.state import LLMockState
+from llmock.testing import LLMockServer
+
+from petal.core.config.checkpointer import CheckpointerConfig
+from petal.testing.postgres import (
+    PostgresMissingError,
+    PostgresServer,
+    create_database,
+    drop_database,
+    postgres_server,
+)
+
+NAMED_SERVER = "PETAL_TEST_POSTGRES"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_way_out() -> Iterator[None]:
+    """Fails a test that asks for the address of, or connects to, anything but this machine."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded(method: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                _refuse_unless_here(address[0])
+            return method(self, address)
+
+        return call
+
+    def getaddrinfo_here(host: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_unless_here(host)
+        return getaddrinfo(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded(connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+        patch.setattr(socket, "getaddrinfo", getaddrinfo_here)
+        # A proxy that the machine names would be asked for 127.0.0.1 too.
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
+        yield
+
+
+def _refuse_unless_here(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name is None or name == "localhost":
+        return
+    try:
+        here = ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        pytest.fail(f"A test tried to reach {name!r}; tests only reach servers on 127.0.0.1.")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the keys and the database of whoever runs the tests, and keeps tracing off."""
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_BASE_URL")) or name.startswith(("LANGSMITH_", "LANGCHAIN_", "LANGGRAPH_")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("PETAL_DB", raising=False)
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+
+
+@pytest.fixture(scope="session")
+def _own_postgres() -> Iterator[PostgresServer]:
+    try:
+        with postgres_server() as server:
+            yield server
+    except PostgresMissingError as error:
+        hint = f"Tests that do not stop the server also take one that {NAMED_SERVER} names by its URL."
+        raise pytest.fail.Exception(f"{error} {hint}", pytrace=False) from None
+
+
+@pytest.fixture
+def postgres(_own_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the test may stop and restart; it runs again when the test has ended."""
+    yield _own_postgres
+    _own_postgres.start()
+
+
+@pytest.fixture
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh, empty database, on the server that PETAL_TEST_POSTGRES names or else on `postgres`."""
+    if server_url := os.environ.get(NAMED_SERVER):
+        url = create_database(server_url)
+        yield url
+    else:
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        server_url, url = postgres.url, postgres.create_database()
+        yield url
+        postgres.start()  # or a test that stopped it could not drop its database
+    drop_database(server_url, url)
+
+
+def _storage(kind: str, request: pytest.FixtureRequest) -> CheckpointerConfig:
+    match kind:
+        case "memory":
+            return CheckpointerConfig(type="memory")
+        case "sqlite":
+            folder: Path = request.getfixturevalue("tmp_path")
+            return CheckpointerConfig(type="sqlite", config={"db_file": str(folder / "storage.db")})
+        case "postgres":
+            url: str = request.getfixturevalue("postgres_url")
+            return CheckpointerConfig(type="postgres", config={"connection_string": url})
+        case _:
+            raise ValueError(kind)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
+    """Every storage in turn, each with a fresh place."""
+    return _storage(request.param, request)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def durable_storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
+    """Every storage that outlives a process in turn, each with a fresh place."""
+    return _storage(request.param, request)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIServer:
+    """A server on this machine that speaks OpenAI's protocol; `reply` and `call_tool` script its next answers."""
+
+    server: LLMockServer
+
+    @property
+    def base_url(self) -> str:
+        """What `OPENAI_BASE_URL` and `base_url=` take, e.g. `http://127.0.0.1:53412/v1`."""
+        return self.server.base_url("openai")
+
+    @property
+    def state(self) -> LLMockState:
+        """What it does and has seen: `.scenarios`, `.journal`, `.limiter`, `.stream_chaos`."""
+        return self.server.state
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """Each request of this test, in the order of arrival."""
+        return self.state.journal.records(wait=2.0)
+
+    def reply(self, *texts: str) -> None:
+        """Answers the next requests with these texts, one each."""
+        self.state.scenarios.add(*(Reply(text=text) for text in texts))
+
+    def call_tool(self, name: str, **arguments: Any) -> None:
+        """Answers the next request with one tool call."""
+        self.state.scenarios.add(Reply(tool_calls=(ToolCall(name, arguments),)))
+
+    def reset(self) -> None:
+        """Forgets what was asked and scripted, and every changed setting."""
+        state, app = self.state, self.server.app.state
+        state.reset()
+        state.limiter.configure(LimitSettings())
+        state.chaos = app.chaos_settings = ChaosSettings()
+        state.stream_chaos = StreamChaos()
+        app.mock_response_settings = MockResponseSettings()
+
+
+@pytest.fixture(scope="session")
+def _openai_server() -> Iterator[OpenAIServer]:
+    with LLMockServer() as server:
+        yield OpenAIServer(server)
+
+
+@pytest.fixture
+def openai(
+    _openai_server: OpenAIServer, plain_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[OpenAIServer]:
+    """An OpenAI-protocol server, to which the environment points OpenAI's clients."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-for-tests")
+    monkeypatch.setenv("OPENAI_BASE_URL", _openai_server.base_url)
+    _openai_server.reset()
+    yield _openai_server
+    _openai_server.reset()

@@ -1,0 +1,346 @@
+"""What a thread promises, on every storage: kept, isolated, resumable, and its whole past at hand."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.types import interrupt
+
+from petal.core.agent import Agent
+from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.factory import AgentFactory
+from petal.errors import (
+    CheckpointerError,
+    CheckpointNotFoundError,
+    InterruptIdRequiredError,
+    InvalidAnswerError,
+    NothingToResumeError,
+    StepRejectedError,
+    ThreadIdRequiredError,
+    UnknownInterruptError,
+)
+
+
+class Log(TypedDict, total=False):
+    entries: Annotated[list[str], operator.add]
+
+
+def first(state: Log) -> Log:
+    return {"entries": ["first"]}
+
+
+async def second(state: Log) -> Log:
+    return {"entries": ["second"]}
+
+
+def two_steps(storage: CheckpointerConfig) -> AgentFactory:
+    return AgentFactory(Log).add(first).add(second).with_checkpointer(storage)
+
+
+async def test_state_outlives_the_agent(durable_storage: CheckpointerConfig) -> None:
+    factory = two_steps(durable_storage)
+    async with factory.build() as agent:
+        await agent.ainvoke({"entries": ["begin"]}, thread_id="t")
+    async with factory.build() as agent:
+        assert (await agent.thread("t").astate()).values == {"entries": ["begin", "first", "second"]}
+        assert await agent.ainvoke({"entries": ["again"]}, thread_id="t") == {
+            "entries": ["begin", "first", "second", "again", "first", "second"]
+        }
+
+
+def test_both_faces_see_the_same_thread(storage: CheckpointerConfig) -> None:
+    with two_steps(storage).build() as agent:
+        assert agent.invoke({}, thread_id="t") == {"entries": ["first", "second"]}
+        assert agent.run({}, thread_id="t")["entries"] == ["first", "second"] * 2
+
+        async def read() -> Any:
+            return (await agent.thread("t").astate()).values
+
+        assert agent.portal.call(read) == agent.thread("t").state().values
+
+
+async def test_both_faces_work_inside_a_running_loop(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        assert agent.invoke({}, thread_id="sync") == await agent.arun({}, thread_id="async")
+        assert agent.thread("sync").state().values == (await agent.thread("async").astate()).values
+        config = {"configurable": {"thread_id": "sync"}}
+        assert agent.graph.get_state(config) == await agent.graph.aget_state(config)
+
+
+async def test_threads_are_isolated(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        await agent.abatch([{"entries": [str(n)]} for n in range(8)], thread_ids=[f"t{n}" for n in range(8)])
+        for n in range(8):
+            assert (await agent.thread(f"t{n}").astate()).values == {"entries": [str(n), "first", "second"]}
+
+
+async def test_a_run_needs_a_thread(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        for call in (agent.ainvoke({}), agent.ainvoke({}, {"configurable": {"user": "x"}}), agent.abatch([{}])):
+            with pytest.raises(ThreadIdRequiredError, match="pass thread_id='user-123'"):
+                await call
+        with pytest.raises(ThreadIdRequiredError):
+            await anext(agent.astream({}))
+
+
+async def test_a_thread_may_be_named_as_langgraph_does(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        await agent.ainvoke({}, {"configurable": {"thread_id": "t"}, "tags": ["kept"]})
+        assert (await agent.thread("t").astate()).values == {"entries": ["first", "second"]}
+
+
+async def test_a_batch_needs_a_thread_each(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        for ids in (["a"], ["a", "a"]):
+            with pytest.raises(ValueError, match="a thread id of its own for each of the 2 inputs"):
+                await agent.abatch([{}, {}], thread_ids=ids)
+        assert agent.batch([{}, {}], thread_ids=["a", "b"], max_concurrency=1) == [{"entries": ["first", "second"]}] * 2
+
+
+async def test_history_lists_the_newest_first(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        assert await thread.ahistory() == []
+        await thread.ainvoke({"entries": ["begin"]})
+        states = await thread.ahistory()
+        assert [state.values.get("entries", []) for state in states] == [
+            ["begin", "first", "second"],
+            ["begin", "first"],
+            ["begin"],
+            [],
+        ]
+        assert await thread.ahistory(limit=2) == states[:2]
+        before = states[1].config["configurable"]["checkpoint_id"]
+        assert thread.history(before=before, limit=1) == states[2:3]
+
+
+async def test_time_travel_runs_on_from_any_checkpoint(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({"entries": ["begin"]})
+        after_first = (await thread.ahistory())[1].config["configurable"]["checkpoint_id"]
+        assert (await thread.astate(after_first)).next == ("second",)
+        assert await thread.ainvoke(None, checkpoint_id=after_first) == {"entries": ["begin", "first", "second"]}
+        with pytest.raises(CheckpointNotFoundError, match="Thread 't' has no checkpoint '1ef'"):
+            await thread.astate("1ef")
+
+
+async def test_a_state_can_be_edited(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        await thread.aupdate({"entries": ["edited"]}, as_node="second")
+        assert (await thread.astate()).values["entries"] == ["first", "second", "edited"]
+        after_first = (await thread.ahistory())[2].config["configurable"]["checkpoint_id"]
+        thread.update({"entries": ["edited"]}, as_node="first", checkpoint_id=after_first)
+        state = thread.state()
+        assert (state.values["entries"], state.next) == (["first", "edited"], ("second",))
+
+
+async def test_a_fork_leaves_the_original_alone(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({"entries": ["begin"]})
+        after_first = (await thread.ahistory())[1].config["configurable"]["checkpoint_id"]
+        fork = await thread.afork(after_first, to="what-if")
+        assert fork.thread_id == "what-if"
+        await fork.aupdate({"entries": ["edited"]}, as_node="first")
+        await fork.aresume()
+        assert (await fork.astate()).values["entries"] == ["begin", "first", "edited", "second"]
+        assert (await thread.astate()).values["entries"] == ["begin", "first", "second"]
+        assert len(await thread.ahistory()) == 4
+        head = thread.fork()
+        assert head.state().values == thread.state().values
+        assert head.thread_id != thread.thread_id
+
+
+async def test_a_fork_of_nothing_and_onto_something_is_refused(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        with pytest.raises(CheckpointNotFoundError, match="Thread 'none' has no checkpoints"):
+            await agent.thread("none").afork()
+        with pytest.raises(CheckpointNotFoundError, match="Thread 'none' has no checkpoints"):
+            await agent.thread("none").acopy("other")
+        await agent.ainvoke({}, thread_id="t")
+        with pytest.raises(CheckpointNotFoundError, match="no checkpoint '1ef'"):
+            await agent.thread("t").afork("1ef", to="other")
+        await agent.ainvoke({}, thread_id="taken")
+        with pytest.raises(CheckpointerError, match="taken"):
+            await agent.thread("t").afork(to="taken")
+
+
+async def test_copy_prune_and_delete(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        copy = await thread.acopy("copy")
+        assert [s.values for s in await copy.ahistory()] == [s.values for s in await thread.ahistory()]
+        await copy.aprune()
+        assert [s.values for s in copy.history()] == [thread.state().values]
+        copy.prune(strategy="delete")
+        assert copy.history() == []
+        await thread.adelete()
+        assert (await thread.astate()).created_at is None
+        agent.thread("never").delete()
+
+
+async def test_rewinding_takes_back_turns(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        for turn in ("one", "two", "three"):
+            await thread.ainvoke({"entries": [turn]})
+        assert (await thread.arewind()).values["entries"] == ["one", "first", "second", "two", "first", "second"]
+        assert thread.rewind(turns=1).values["entries"] == ["one", "first", "second"]
+        await thread.ainvoke({"entries": ["other"]})
+        assert (await thread.astate()).values["entries"] == ["one", "first", "second", "other", "first", "second"]
+        with pytest.raises(CheckpointNotFoundError, match="before its first turn"):
+            await thread.arewind(turns=2)
+        with pytest.raises(ValueError, match="at least one turn"):
+            await thread.arewind(turns=0)
+        three = next(s for s in await thread.ahistory() if "three" in s.values["entries"] and not s.next)
+        await thread.arewind(to=three.config["configurable"]["checkpoint_id"])
+        assert (await thread.astate()).values == three.values
+
+
+def ask(question: str) -> Any:
+    def node(state: Log) -> Log:
+        return {"entries": [f"{question} {interrupt(question)!r}"]}
+
+    node.__name__ = question.strip("?")
+    return node
+
+
+def both_ask(storage: CheckpointerConfig) -> Agent:
+    """Two steps that ask at the same time."""
+    return (
+        AgentFactory(Log)
+        .add(first)
+        .with_condition(lambda state: ["left", "right"], {"left": "left", "right": "right"})
+        .add(ask("left?"))
+        .with_next("END")
+        .add(ask("right?"))
+        .with_checkpointer(storage)
+        .build()
+    )
+
+
+@pytest.mark.parametrize("answer", ["yes", None, False, "", 0, {}, {"a": [1]}], ids=repr)
+async def test_any_value_answers_a_question(storage: CheckpointerConfig, answer: Any) -> None:
+    factory = AgentFactory(Log).add(ask("sure?")).with_checkpointer(storage)
+    async with factory.build() as agent:
+        thread = agent.thread("t")
+        result = await thread.ainvoke({})
+        assert [question.value for question in result["__interrupt__"]] == ["sure?"]
+        assert [question.value for question in await thread.ainterrupts()] == ["sure?"]
+        assert await thread.aresume(answer) == {"entries": [f"sure? {answer!r}"]}
+        assert thread.interrupts() == ()
+
+
+async def test_all_pending_questions_are_listed_and_answered_one_by_one(storage: CheckpointerConfig) -> None:
+    async with both_ask(storage) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        questions = {question.value: question.id for question in await thread.ainterrupts()}
+        assert set(questions) == {"left?", "right?"}
+        with pytest.raises(InterruptIdRequiredError) as caught:
+            await thread.aresume("which?")
+        assert set(caught.value.questions) == {(id, value) for value, id in questions.items()}
+        with pytest.raises(UnknownInterruptError, match="no open question 'nobody'"):
+            await thread.aresume("x", "nobody")
+        await thread.aresume("L", questions["left?"])
+        assert [question.value for question in await thread.ainterrupts()] == ["right?"]
+        assert sorted((await thread.aresume("R"))["entries"]) == ["first", "left? 'L'", "right? 'R'"]
+
+
+async def test_several_questions_can_be_answered_at_once(storage: CheckpointerConfig) -> None:
+    async with both_ask(storage) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        answers = {question.id: question.value.upper() for question in await thread.ainterrupts()}
+        result = await thread.aresume(answers=answers)
+        assert sorted(result["entries"]) == ["first", "left? 'LEFT?'", "right? 'RIGHT?'"]
+
+
+async def test_there_is_nothing_to_resume_where_nothing_waits(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        for thread_id in ("unknown", "done"):
+            if thread_id == "done":
+                await agent.ainvoke({}, thread_id="done")
+            with pytest.raises(NothingToResumeError, match=f"'{thread_id}' waits for no answer and has no unfinished"):
+                await agent.thread(thread_id).aresume()
+            with pytest.raises(NothingToResumeError):
+                agent.thread(thread_id).resume("yes")
+        assert (await agent.thread("unknown").astate()).created_at is None
+
+
+async def test_open_questions_come_along_when_a_thread_is_forked(storage: CheckpointerConfig) -> None:
+    async with AgentFactory(Log).add(ask("sure?")).with_checkpointer(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        fork = await thread.afork(to="fork")
+        assert await fork.aresume("fork") == {"entries": ["sure? 'fork'"]}
+        assert await thread.aresume("original") == {"entries": ["sure? 'original'"]}
+
+
+def approved(storage: CheckpointerConfig, **approval: str) -> Agent:
+    return AgentFactory(Log).add(first).with_approval(**approval).add(second).with_checkpointer(storage).build()
+
+
+@pytest.mark.parametrize("answer", [True, "yes", "Y", {"approved": True}])
+async def test_an_approved_step_runs(storage: CheckpointerConfig, answer: Any) -> None:
+    async with approved(storage) as agent:
+        thread = agent.thread("t")
+        result = await thread.ainvoke({"entries": ["begin"]})
+        assert result["__interrupt__"][0].value == {"step": "first", "question": "Run step first?"}
+        assert result["entries"] == ["begin"]
+        assert (await thread.aresume(answer))["entries"] == ["begin", "first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("on_reject", "entries"), [("END", ["begin"]), ("skip", ["begin", "second"]), ("second", ["begin", "second"])]
+)
+async def test_a_rejected_step_does_not_run(storage: CheckpointerConfig, on_reject: str, entries: list[str]) -> None:
+    async with approved(storage, on_reject=on_reject, prompt="{step} after {entries}?") as agent:
+        thread = agent.thread("t")
+        result = await thread.ainvoke({"entries": ["begin"]})
+        assert result["__interrupt__"][0].value["question"] == "first after ['begin']?"
+        assert (await thread.aresume(False))["entries"] == entries
+
+
+async def test_a_rejection_may_be_a_failure(storage: CheckpointerConfig) -> None:
+    async with approved(storage, on_reject="fail") as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        with pytest.raises(StepRejectedError, match="Step 'first' was not approved: too dear"):
+            await thread.aresume({"approved": False, "reason": "too dear"})
+
+
+@pytest.mark.parametrize("answer", ["maybe", 7, None, {"approve": True}])
+async def test_an_answer_that_is_not_allowed_leaves_the_question_open(storage: CheckpointerConfig, answer: Any) -> None:
+    async with approved(storage) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        with pytest.raises(InvalidAnswerError, match="It is still open"):
+            await thread.aresume(answer)
+        assert len(await thread.ainterrupts()) == 1
+        assert (await thread.aresume("yes"))["entries"] == ["first", "second"]
+
+
+async def test_a_failed_run_goes_on_at_the_step_that_failed(storage: CheckpointerConfig) -> None:
+    broken = True
+
+    def fragile(state: Log) -> Log:
+        if broken:
+            raise ConnectionError("down")
+        return {"entries": ["fragile"]}
+
+    async with AgentFactory(Log).add(first).add(fragile).with_checkpointer(storage).build() as agent:
+        thread = agent.thread("t")
+        with pytest.raises(ConnectionError, match="down"):
+            await thread.ainvoke({})
+        assert (await thread.astate()).next == ("fragile",)
+        with pytest.raises(NothingToResumeError, match="has an unfinished run; resume it without a value"):
+            await thread.aresume("an answer to nothing")
+        broken = False
+        assert await thread.aresume() == {"entries": ["first", "fragile"]}

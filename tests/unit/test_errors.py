@@ -1,0 +1,74 @@
+"""Every error survives pickling, says what to do, and stands in the tree at the top of its module."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from petal import errors
+
+EXAMPLES: list[errors.PetalError] = [
+    errors.PetalError("something"),
+    errors.AgentConfigurationError("no steps"),
+    errors.YAMLConfigurationError("agent.yaml", 3, "steps[0].type", "found 'lm'; did you mean 'llm'?"),
+    errors.PromptKeyError("chat", "usr", ("user", "input")),
+    errors.ModelError("no model"),
+    errors.UnknownModelError("opnai", ("openai", "demo")),
+    errors.ModelPackageMissingError("openai", "langchain-openai", "pip install 'petal[openai]'"),
+    errors.ModelKeyMissingError("openai", "OPENAI_API_KEY"),
+    errors.ToolServerError("python server.py", "it did not start"),
+    errors.ThreadIdRequiredError(),
+    errors.CheckpointerRequiredError(),
+    errors.StepRejectedError("charge", "too dear"),
+    errors.ResumeError("no"),
+    errors.NothingToResumeError("t", unfinished=True),
+    errors.InterruptIdRequiredError("t", [("id-1", "Sure?"), ("id-2", "Really?")]),
+    errors.UnknownInterruptError("t", "id-3", ["id-1", "id-2"]),
+    errors.InvalidAnswerError("'maybe'", "answer yes or no"),
+    errors.CheckpointerError("broken"),
+    errors.CheckpointerConfigurationError("no db_file"),
+    errors.CheckpointerUnavailableError("sqlite:///x.db", "database is locked", "Try again."),
+    errors.CheckpointNotFoundError("t", "1ef"),
+    errors.CheckpointCorruptionError("sqlite:///x.db", "file is not a database"),
+    errors.CheckpointConflictError("t"),
+]
+
+
+def test_every_error_has_an_example_here() -> None:
+    defined = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PetalError)}
+    assert {type(example) for example in EXAMPLES} == defined
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_errors_survive_pickling(error: errors.PetalError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error) != ""
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_the_tree_at_the_top_of_the_module_is_the_tree(error: errors.PetalError) -> None:
+    kind = type(error)
+    line = next(line for line in (errors.__doc__ or "").splitlines() if kind.__name__ in line.split())
+    builtin = [base.__name__ for base in kind.__bases__ if not issubclass(base, errors.PetalError)]
+    if kind is not errors.PetalError:
+        assert builtin == ([line.split("(")[1].split(")")[0]] if "(" in line else [])
+
+
+def test_the_specifications_errors_are_what_it_says() -> None:
+    assert issubclass(errors.CheckpointerConfigurationError, errors.CheckpointerError)
+    assert issubclass(errors.CheckpointerConfigurationError, ValueError)
+    assert issubclass(errors.CheckpointNotFoundError, errors.CheckpointerError)
+    assert issubclass(errors.CheckpointCorruptionError, errors.CheckpointerError)
+
+
+def test_several_questions_are_listed() -> None:
+    error = errors.InterruptIdRequiredError("t", [("id-1", "Sure?"), ("id-2", "Really?")])
+    assert str(error) == (
+        "Thread 't' waits for an answer; pass interrupt_id to say which one is answered:\n"
+        "  id-1: Sure?\n"
+        "  id-2: Really?"
+    )
