@@ -3,6 +3,7 @@
 #   make demo    run the main job: an agent that is killed half-way, resumed, and still remembers
 #   make test    everything that must hold: lint, types, import directions, tests, coverage
 #   make unit    the quick tests alone; PYTEST='-k thread -x' passes options on
+#   make bench   measure what keeping state costs, against LangGraph's savers: docs/benchmarks.md, in about 25 minutes
 #   make lock    renew constraints.txt
 #   make clean   remove .venv and what the tools left
 #
@@ -10,7 +11,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types imports unit tests covered lock install clean
+.PHONY: help demo test lint types imports unit tests covered bench lock install clean
 
 VENV ?= .venv
 JOBS ?= 2
@@ -78,6 +79,10 @@ covered: $(DEV)
 	@$(BIN)/coverage combine --quiet
 	@printf 'All of src/petal: %s %%\n' "$$($(BIN)/coverage report --format=total)"
 	@$(BIN)/coverage report --include='$(COVERED)' --fail-under=100
+
+# In parts: python -m bench --only a --candidates floor,petal-sqlite --turns 200
+bench: $(DEV)
+	@$(BIN)/python -m bench $(BENCH)
 
 install: $(DEV)
 

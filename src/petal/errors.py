@@ -34,6 +34,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
@@ -280,6 +281,11 @@ class CheckpointerUnavailableError(CheckpointerError, ConnectionError):
     def __init__(self, where: str, problem: str, hint: str) -> None:
         super().__init__(where, problem, hint)
         self.where, self.problem, self.hint = where, problem, hint
+
+    @classmethod
+    def closed(cls, where: str) -> Self:
+        """The error of using a checkpointer after it was closed."""
+        return cls(where, "the checkpointer is closed", "Open it again with open_checkpointer(...), and close it last")
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}. {self.hint}"

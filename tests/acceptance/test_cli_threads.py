@@ -175,13 +175,17 @@ def test_what_is_no_database_is_left_alone(petal: Petal, tmp_path: Path) -> None
     assert note.read_text().startswith("This is a letter")
 
 
-def test_an_empty_database_holds_no_threads(petal: Petal, tmp_path: Path) -> None:
-    """That is no failure."""
+def test_a_database_of_somebody_elses_holds_no_threads(petal: Petal, tmp_path: Path) -> None:
+    """Looking at it does not make tables in it."""
     with closing(sqlite3.connect(tmp_path / "empty.db")) as connection:
         connection.execute("CREATE TABLE other (n)")
     listed = petal("list", "--db", "empty.db")
-    assert (listed.returncode, listed.stdout) == (0, "sqlite:///empty.db holds no threads.\n")
-    assert petal("list", "--db", "empty.db", "--json").stdout == "[]\n"
+    assert (listed.returncode, listed.stdout) == (1, "")
+    assert listed.stderr.startswith(
+        "petal: sqlite:///empty.db has no tables of this version of Petal: nothing was kept"
+    )
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as connection:
+        assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master")] == ["other"]
 
 
 def test_the_database_is_that_of_an_agent(petal: Petal, tmp_path: Path) -> None:

@@ -35,17 +35,26 @@ assert drivers() == ["sqlite3", "langgraph"], drivers()
 
 def test_a_missing_driver_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the saver is made, not when it is used."""
-    monkeypatch.delitem(sys.modules, "petal.checkpoints.langgraph.postgres", raising=False)
-    monkeypatch.delattr("petal.checkpoints.langgraph.postgres", raising=False)
+    for name in [name for name in sys.modules if name.startswith("petal.checkpoints.") and "postgres" in name]:
+        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(name, raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(CheckpointerConfigurationError, match=r"pip install 'petal\[postgres\]'") as caught:
-        open_checkpointer(URL)
-    assert isinstance(caught.value.__cause__, ImportError)
+    for engine in ("petal", "langgraph"):
+        with pytest.raises(CheckpointerConfigurationError, match=r"pip install 'petal\[postgres\]'") as caught:
+            open_checkpointer(URL, engine=engine)
+        assert isinstance(caught.value.__cause__, ImportError)
 
 
 def test_the_front_knows_its_names() -> None:
     """Those, and no others."""
-    assert dir(petal.checkpoints) == ["MemorySaver", "PostgresSaver", "SqliteSaver", "ThreadInfo", "open_checkpointer"]
+    assert dir(petal.checkpoints) == [
+        "MemorySaver",
+        "PostgresSaver",
+        "SqliteSaver",
+        "ThreadInfo",
+        "open_checkpointer",
+        "types_in",
+    ]
     assert ThreadInfo.__module__ == "petal.checkpoints.threads"
     with pytest.raises(AttributeError, match=r"module 'petal\.checkpoints' has no attribute 'RedisSaver'"):
         petal.checkpoints.RedisSaver  # noqa: B018

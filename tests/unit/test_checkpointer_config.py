@@ -18,6 +18,8 @@ from petal.core.config.checkpointer import (
 )
 from petal.errors import CheckpointerConfigurationError
 
+ALL_STORAGES = "engine, durability, encryption_key_env, allow_plaintext, metadata_keys, cache_bytes"
+
 
 def refusal(**data: Any) -> str:
     """Why a configuration is refused."""
@@ -33,7 +35,7 @@ def test_the_default_is_memory() -> None:
     config = CheckpointerConfig()
     assert (config.type, config.config, config.enabled) == ("memory", None, True)
     assert config == CheckpointerConfig(type="memory")
-    assert config.options == MemoryOptions(engine="langgraph", durability="sync")
+    assert config.options == MemoryOptions(engine="petal", durability="sync")
 
 
 def test_it_is_frozen() -> None:
@@ -74,11 +76,11 @@ def test_a_missing_option_is_asked_for_when_it_is_needed(type: Any, message: str
         (
             {"type": "sqlite", "config": {"dbfile": "a"}},
             "sqlite checkpointer config has no option 'dbfile'. Did you mean 'db_file'? "
-            "Known: engine, durability, db_file, busy_timeout.",
+            f"Known: {ALL_STORAGES}, db_file, busy_timeout.",
         ),
         (
             {"config": {"zzz": 1}},
-            "memory checkpointer config has no option 'zzz'. Known: engine, durability.",
+            f"memory checkpointer config has no option 'zzz'. Known: {ALL_STORAGES}.",
         ),
         (
             {"type": "sqlite", "config": {"db_file": "a", "busy_timeout": 0}},

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from petal.checkpoints.annotations import types_in
     from petal.checkpoints.savers import MemorySaver, PostgresSaver, SqliteSaver, open_checkpointer
     from petal.checkpoints.threads import ThreadInfo
 
@@ -15,9 +16,10 @@ _HOMES = {
     "SqliteSaver": "petal.checkpoints.savers",
     "ThreadInfo": "petal.checkpoints.threads",
     "open_checkpointer": "petal.checkpoints.savers",
+    "types_in": "petal.checkpoints.annotations",
 }
 
-__all__ = ["MemorySaver", "PostgresSaver", "SqliteSaver", "ThreadInfo", "open_checkpointer"]
+__all__ = ["MemorySaver", "PostgresSaver", "SqliteSaver", "ThreadInfo", "open_checkpointer", "types_in"]
 
 
 def __getattr__(name: str) -> Any:

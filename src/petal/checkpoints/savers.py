@@ -2,40 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from petal.checkpoints.allowlist import Allowlist
+from petal.checkpoints.codec import Codec
+from petal.checkpoints.crypto import KeyRing
+from petal.checkpoints.envelope import Envelope
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
-from petal.core.config.checkpointer import CheckpointerConfig, PostgresOptions, SqliteOptions
+from petal.checkpoints.langgraph.savers import driver_missing
+from petal.checkpoints.records import Store
+from petal.checkpoints.rows import Rows
+from petal.checkpoints.saver import PetalSaver
+from petal.core.config.checkpointer import CheckpointerConfig, MemoryOptions, PostgresOptions, SqliteOptions
 from petal.errors import CheckpointerConfigurationError
 
+OnDecodeError = Literal["raise", "raw"]
 
-class MemorySaver(LangGraphSaver):
-    """Keeps state in this process, and only as long as it lives.
+
+class _Configured(PetalSaver):
+    """A saver that is put together from options."""
+
+    def __init__(
+        self, store: Store, options: MemoryOptions, allow: Iterable[type], on_decode_error: OnDecodeError
+    ) -> None:
+        if options.engine != "petal":
+            raise CheckpointerConfigurationError(
+                f"{type(self).__name__} is Petal's own engine; use open_checkpointer(..., engine='langgraph')."
+            )
+        keys = None if options.encryption_key_env is None else KeyRing.from_env(options.encryption_key_env)
+        codec = Codec(Allowlist().adding(*allow), on_decode_error=on_decode_error)
+        envelope = Envelope(keys, allow_plaintext=options.allow_plaintext)
+        super().__init__(
+            store,
+            Rows(codec, envelope, frozenset(options.metadata_keys)),
+            durability=options.durability,
+            cache_bytes=options.cache_bytes,
+        )
+
+
+class MemorySaver(_Configured):
+    """Keeps state in this process, and only as long as the saver is open.
 
     Args:
-        serde: How values become bytes. Default: LangGraph's serializer.
+        allow: Types that state may hold beside plain data, messages and the standard library's.
+        on_decode_error: What becomes of a saved value whose type is not allowed, is gone or has changed: an
+            error (`raise`), or a `RawValue` to look at (`raw`).
         options: The fields of `MemoryOptions`.
 
     Raises:
         CheckpointerConfigurationError: If an option is unknown or has a wrong value.
     """
 
-    def __init__(self, *, serde: SerializerProtocol | None = None, **options: Any) -> None:
-        from petal.checkpoints.langgraph.memory import MemoryDialect
+    def __init__(self, *, allow: Iterable[type] = (), on_decode_error: OnDecodeError = "raise", **options: Any) -> None:
+        from petal.checkpoints.memory import MemoryStore
 
         config = CheckpointerConfig(type="memory", config=options)
-        super().__init__(MemoryDialect(serde), durability=config.options.durability, serde=serde)
+        super().__init__(MemoryStore(), config.options, allow, on_decode_error)
 
 
-class SqliteSaver(LangGraphSaver):
+class SqliteSaver(_Configured):
     """Keeps state in one SQLite file, which several processes may share.
 
     Args:
         db_file: The file, or `:memory:`. It and its folders are made at first use.
-        serde: How values become bytes. Default: LangGraph's serializer.
+        allow: As in `MemorySaver`.
+        on_decode_error: As in `MemorySaver`.
+        read_only: Change nothing; a file that is missing is an error.
         options: The fields of `SqliteOptions`.
 
     Raises:
@@ -43,22 +80,29 @@ class SqliteSaver(LangGraphSaver):
     """
 
     def __init__(
-        self, db_file: str | PathLike[str], *, serde: SerializerProtocol | None = None, **options: Any
+        self,
+        db_file: str | PathLike[str],
+        *,
+        allow: Iterable[type] = (),
+        on_decode_error: OnDecodeError = "raise",
+        read_only: bool = False,
+        **options: Any,
     ) -> None:
-        from petal.checkpoints.langgraph.sqlite import SqliteDialect
+        from petal.checkpoints.sqlite import SqliteStore
 
         config = CheckpointerConfig(type="sqlite", config={"db_file": db_file, **options})
         known = config.options
         assert isinstance(known, SqliteOptions)
-        super().__init__(SqliteDialect(known, config.where), durability=known.durability, serde=serde)
+        super().__init__(SqliteStore(known, config.where, read_only=read_only), known, allow, on_decode_error)
 
 
-class PostgresSaver(LangGraphSaver):
+class PostgresSaver(_Configured):
     """Keeps state in a PostgreSQL database, over a pool of connections.
 
     Args:
         connection_string: `postgresql://user:password@host:port/database`, or libpq's `key=value` form.
-        serde: How values become bytes. Default: LangGraph's serializer.
+        allow: As in `MemorySaver`.
+        on_decode_error: As in `MemorySaver`.
         options: The fields of `PostgresOptions`.
 
     Raises:
@@ -66,33 +110,47 @@ class PostgresSaver(LangGraphSaver):
             a wrong value, or the driver is not installed.
     """
 
-    def __init__(self, connection_string: str, *, serde: SerializerProtocol | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        connection_string: str,
+        *,
+        allow: Iterable[type] = (),
+        on_decode_error: OnDecodeError = "raise",
+        **options: Any,
+    ) -> None:
         try:
-            from petal.checkpoints.langgraph.postgres import PostgresDialect
+            from petal.checkpoints.postgres import PostgresStore
         except ImportError as error:
-            raise CheckpointerConfigurationError(
-                f"The postgres checkpointer needs the PostgreSQL driver ({error}): pip install 'petal[postgres]'"
-            ) from error
+            raise driver_missing(error) from error
 
         config = CheckpointerConfig(type="postgres", config={"connection_string": connection_string, **options})
         known = config.options
         assert isinstance(known, PostgresOptions)
-        super().__init__(PostgresDialect(known, config.where), durability=known.durability, serde=serde)
+        super().__init__(PostgresStore(known, config.where), known, allow, on_decode_error)
 
 
 def open_checkpointer(
-    config: CheckpointerConfig | str, *, serde: SerializerProtocol | None = None, **options: Any
-) -> LangGraphSaver:
+    config: CheckpointerConfig | str,
+    *,
+    allow: Iterable[type] = (),
+    inspect: bool = False,
+    serde: SerializerProtocol | None = None,
+    **options: Any,
+) -> PetalSaver | LangGraphSaver:
     """A ready checkpoint saver for any LangGraph program; it touches no database until it is first used.
 
     ```python
-    with open_checkpointer("sqlite:///app.db") as saver:
+    with open_checkpointer("sqlite:///app.db", allow=[Order]) as saver:
         graph = builder.compile(checkpointer=saver)
     ```
 
     Args:
         config: `"sqlite:///petal.db"`, `"postgresql://…"`, `"memory://"` or a `CheckpointerConfig`.
-        serde: How values become bytes. Default: LangGraph's serializer.
+        allow: Types that state may hold beside plain data, messages and the standard library's. Agents built
+            with Petal allow those of their state's annotations.
+        inspect: Only look: an SQLite file is not changed, and values of types that are not allowed come as what
+            was saved of them.
+        serde: How values become bytes, for `engine="langgraph"`. Default: LangGraph's serializer.
         options: Further options of the storage; they win over those of the config.
 
     Returns:
@@ -113,13 +171,45 @@ def open_checkpointer(
             f"The {config.type} checkpointer is disabled (enabled=False), so there is nothing to open; "
             "enable it, or build the graph without a checkpointer."
         )
-    config.options  # noqa: B018  a missing option is asked for here, by its name
+    known = config.options  # a missing option is asked for here, by its name
+    if known.engine == "langgraph" or _holds_langgraphs_tables(config, known):
+        if inspect:
+            serde = serde or JsonPlusSerializer(allowed_msgpack_modules=None)
+        return _langgraph_saver(config, serde)
+    if serde is not None:
+        raise CheckpointerConfigurationError("serde is for engine='langgraph'; Petal's own engine takes allow=[types].")
+    on_decode_error: OnDecodeError = "raw" if inspect else "raise"
+    given = config.config or {}
     match config.type:
         case "memory":
-            return MemorySaver(serde=serde, **(config.config or {}))
+            return MemorySaver(allow=allow, on_decode_error=on_decode_error, **given)
         case "sqlite":
-            return SqliteSaver(serde=serde, **(config.config or {}))
+            return SqliteSaver(allow=allow, on_decode_error=on_decode_error, read_only=inspect, **given)
         case "postgres":
-            return PostgresSaver(serde=serde, **(config.config or {}))
+            return PostgresSaver(allow=allow, on_decode_error=on_decode_error, **given)
         case _:
             assert_never(config.type)
+
+
+def _langgraph_saver(config: CheckpointerConfig, serde: SerializerProtocol | None) -> LangGraphSaver:
+    from petal.checkpoints.langgraph import savers
+
+    given = {key: value for key, value in (config.config or {}).items() if key != "engine"}
+    match config.type:
+        case "memory":
+            return savers.MemorySaver(serde=serde, **given)
+        case "sqlite":
+            return savers.SqliteSaver(serde=serde, **given)
+        case "postgres":
+            return savers.PostgresSaver(serde=serde, **given)
+        case _:
+            assert_never(config.type)
+
+
+def _holds_langgraphs_tables(config: CheckpointerConfig, options: MemoryOptions) -> bool:
+    """Whether an SQLite file was begun by LangGraph's saver, and no engine is named."""
+    if not isinstance(options, SqliteOptions) or "engine" in (config.config or {}):
+        return False
+    from petal.checkpoints.sqlite import holds_langgraphs_tables
+
+    return holds_langgraphs_tables(options.db_file)

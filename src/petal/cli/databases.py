@@ -16,6 +16,7 @@ from petal.errors import CheckpointerUnavailableError
 
 if TYPE_CHECKING:
     from petal.checkpoints.langgraph.adapter import LangGraphSaver
+    from petal.checkpoints.saver import PetalSaver
     from petal.core.config.checkpointer import CheckpointerConfig
 
 
@@ -59,7 +60,7 @@ def require_existing(config: CheckpointerConfig) -> None:
 
 
 @contextmanager
-def opened(database: str | None, agent: Path | None) -> Iterator[LangGraphSaver]:
+def opened(database: str | None, agent: Path | None) -> Iterator[PetalSaver | LangGraphSaver]:
     """The saver of an existing database: that of `--db` or PETAL_DB, else of the agent.
 
     Values of the user's own types come back as the plain data they were saved as: nothing is imported because a
@@ -77,7 +78,7 @@ def opened(database: str | None, agent: Path | None) -> Iterator[LangGraphSaver]
 
     # It warns of each type that is shown as plain data, which is what we ask for.
     jsonplus.logger.setLevel(logging.ERROR)
-    with open_checkpointer(config, serde=jsonplus.JsonPlusSerializer(allowed_msgpack_modules=None)) as saver:
+    with open_checkpointer(config, inspect=True) as saver:
         yield saver
 
 

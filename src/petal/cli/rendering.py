@@ -20,6 +20,8 @@ def jsonable(value: Any) -> Any:
     from langchain_core.messages import BaseMessage
     from pydantic_core import to_jsonable_python
 
+    from petal.checkpoints.codec import RawValue
+
     match value:
         case None | bool() | int() | str() if type(value) in (type(None), bool, int, str):
             return value
@@ -35,6 +37,8 @@ def jsonable(value: Any) -> Any:
                 "content": jsonable(value.content),
                 **jsonable({**kept, "content": value.content}),
             }
+        case RawValue():
+            return jsonable(value.data)
         case float():
             # JSON has no other numbers.
             return float(value) if math.isfinite(value) else _NO_NUMBERS[str(float(value))]

@@ -86,11 +86,7 @@ class Storage:
         return answer
 
     def _is_closed(self) -> CheckpointerUnavailableError:
-        return CheckpointerUnavailableError(
-            self.dialect.where,
-            "the checkpointer is closed",
-            "Open it again with open_checkpointer(...), and close it last",
-        )
+        return CheckpointerUnavailableError.closed(self.dialect.where)
 
 
 def _settle(answer: Future[T], act: Callable[[], T]) -> None:

@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy, Send
 
-from petal.checkpoints import open_checkpointer
+from petal.checkpoints import open_checkpointer, types_in
 from petal.core.agent import Agent
 from petal.core.builders.approval import approval_name, approval_node
 from petal.core.config.agent import AgentConfig, ConditionConfig, RetryConfig, StepConfig
@@ -67,12 +67,19 @@ class AgentBuilderDirector:
         return config.checkpointer
 
     def _create_checkpointer(self, checkpointer_config: CheckpointerConfig) -> BaseCheckpointSaver[Any]:
-        """A saver that opens at first use.
+        """A saver that opens at first use, and loads the types which the agent's state declares.
 
         Raises:
             CheckpointerConfigurationError: (a ValueError) If an option is missing or a package not installed.
         """
-        return open_checkpointer(checkpointer_config)
+        return open_checkpointer(checkpointer_config, allow=self._declared_types())
+
+    def _declared_types(self) -> list[type]:
+        """The types of the state's annotations, and those of structured answers."""
+        if self._config is None:
+            return []
+        outputs = [step.config.get("structured_output") for step in self._config.steps]
+        return types_in(self._config.state_type, *(output for output in outputs if isinstance(output, type)))
 
 
 def _compiled(

@@ -30,10 +30,27 @@ class MemoryOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
-    engine: Literal["langgraph"] = "langgraph"
-    """Whose tables hold the state: LangGraph's own savers."""
+    engine: Literal["petal", "langgraph"] = "petal"
+    """Whose tables hold the state: Petal's, or those of LangGraph's own savers. An SQLite file that holds
+    LangGraph's is opened with them unless an engine is named."""
     durability: Durability = "sync"
     """Used by every run that does not name another one."""
+    encryption_key_env: str | None = None
+    """The environment variable with the keys (`id:base64`, the first one encrypts) for encryption at rest."""
+    allow_plaintext: bool = False
+    """Whether rows that were saved before there was a key may be read."""
+    metadata_keys: tuple[str, ...] = ()
+    """Keys of a run's `configurable` that go into the metadata of its checkpoints; no others do."""
+    cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    """What encoded values may take in memory."""
+
+    @model_validator(mode="after")
+    def _engine_has_it(self) -> Self:
+        if self.engine == "langgraph":
+            for name in ("encryption_key_env", "allow_plaintext", "metadata_keys", "cache_bytes"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"{name} is an option of Petal's own engine, not of langgraph")
+        return self
 
 
 class SqliteOptions(MemoryOptions):

@@ -21,8 +21,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
 from psycopg import sql
 
-from petal.checkpoints import MemorySaver, PostgresSaver, SqliteSaver, open_checkpointer
+from petal.checkpoints import open_checkpointer
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
+from petal.checkpoints.langgraph.savers import MemorySaver, PostgresSaver, SqliteSaver
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.errors import CheckpointerUnavailableError
 from petal.testing.postgres import PostgresServer
@@ -62,8 +63,8 @@ def url(storage: CheckpointerConfig) -> str:
 
 def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
     """No file, no folder, no connection, and so nothing to warn about."""
-    saver = open_checkpointer(f"sqlite:///{tmp_path}/new/folder/petal.db")
-    elsewhere = open_checkpointer("postgresql://nobody:secret@127.0.0.1:1/nothing")
+    saver = open_checkpointer(f"sqlite:///{tmp_path}/new/folder/petal.db", engine="langgraph")
+    elsewhere = open_checkpointer("postgresql://nobody:secret@127.0.0.1:1/nothing", engine="langgraph")
     del elsewhere
     assert not (tmp_path / "new").exists()
     with saver:
@@ -154,7 +155,7 @@ FORGETFUL = """
     import asyncio, sys
     from langgraph.checkpoint.base import empty_checkpoint
     from petal.checkpoints import open_checkpointer
-    saver = open_checkpointer(sys.argv[1])
+    saver = open_checkpointer(sys.argv[1], engine="langgraph")
     asyncio.run(saver.aput({"configurable": {"thread_id": "t"}}, empty_checkpoint(), {}, {}))
     saver.put({"configurable": {"thread_id": "u"}}, empty_checkpoint(), {}, {})
     print("saved")
@@ -177,7 +178,7 @@ WRITER = """
     from langgraph.checkpoint.base import empty_checkpoint
     from petal.checkpoints import open_checkpointer
     sys.stdin.readline()
-    with open_checkpointer(sys.argv[1]) as saver:
+    with open_checkpointer(sys.argv[1], engine="langgraph") as saver:
         for n in range(int(sys.argv[3])):
             saver.put({"configurable": {"thread_id": f"{sys.argv[2]}/{n}"}}, empty_checkpoint(), {}, {})
 """
@@ -217,7 +218,7 @@ def test_eight_savers_start_at_once(durable_storage: CheckpointerConfig) -> None
 
 def test_a_memory_file_is_each_savers_own() -> None:
     """`:memory:` works, and two of them are two storages."""
-    with SqliteSaver(":memory:") as one, open_checkpointer("sqlite://") as other:
+    with SqliteSaver(":memory:") as one, open_checkpointer("sqlite://", engine="langgraph") as other:
         save(one, "t")
         assert [info.thread_id for info in one.threads()] == ["t"]
         assert other.threads() == []

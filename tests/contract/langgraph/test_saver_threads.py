@@ -275,7 +275,7 @@ def test_a_serializer_of_ones_own_is_used_for_all(storage: CheckpointerConfig) -
 
 def test_a_prune_keeps_the_sends_of_an_old_format(postgres_url: str) -> None:
     """LangGraph's PostgreSQL saver reads them from the parent, where formats before the fourth left them."""
-    with open_checkpointer(postgres_url) as saver:
+    with open_checkpointer(postgres_url, engine="langgraph") as saver:
         first = save(saver, on("t"), 0)
         second = save(saver, first, 1)
         saver.put_writes(second, [(TASKS, "sent")], "task")

@@ -19,9 +19,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
 from psycopg import sql
 
-from petal.checkpoints import PostgresSaver, SqliteSaver, open_checkpointer
+from petal.checkpoints import open_checkpointer
 from petal.checkpoints.langgraph import postgres as dialect
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
+from petal.checkpoints.langgraph.savers import PostgresSaver, SqliteSaver
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.errors import (
     CheckpointCorruptionError,
@@ -100,7 +101,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 STEPS = """
     import os, resource, sys
     from langgraph.checkpoint.base import empty_checkpoint
-    from petal.checkpoints import SqliteSaver
+    from petal.checkpoints.langgraph.savers import SqliteSaver
     from petal.errors import CheckpointerError
 
     def save(saver, thread):

@@ -1,0 +1,1 @@
+"""What keeping state costs: Petal's savers, LangGraph's, and the floor beneath them all."""

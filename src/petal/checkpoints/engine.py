@@ -1,0 +1,113 @@
+"""A store in use: opened once, read by many, written by its journal, closed once."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from threading import Event, Lock
+from typing import TypeVar
+
+from petal.checkpoints.journal import Journal
+from petal.checkpoints.records import Reader, Save, Store, Transaction
+from petal.errors import CheckpointerUnavailableError, PetalError
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Runs reads on the caller's thread or a worker, and saves through the journal.
+
+    Nothing is opened before the first use. A forgotten engine closes its store, with a ResourceWarning, and
+    keeps no process alive.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.journal = Journal(store)
+        self._lock = Lock()
+        self._state = "new"
+        self._opened = Event()
+        self._workers = ThreadPoolExecutor(store.readers, thread_name_prefix="petal-read")
+        self._forgotten = weakref.finalize(self, _forget, store, self.journal, self._workers, self._opened)
+
+    def read(self, ask: Callable[[Reader], T]) -> T:
+        """What `ask` reads, from one consistent view."""
+        self._open()
+        try:
+            found: T = self.store.read(ask)
+        except PetalError:
+            raise
+        except Exception as error:
+            if (typed := self.store.translated(error)) is None:
+                raise
+            raise typed from error
+        return found
+
+    async def aread(self, ask: Callable[[Reader], T]) -> T:
+        """As `read`, on a worker thread."""
+        return await self.later(lambda: self.read(ask))
+
+    async def later(self, act: Callable[[], T]) -> T:
+        """Do it on a worker thread, in the caller's context."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._workers, copy_context().run, act)
+        except RuntimeError as error:
+            if self._state == "closed":
+                raise CheckpointerUnavailableError.closed(self.store.where) from error
+            raise
+
+    def save(self, save: Save) -> None:
+        """Write rows; they are durable when this returns."""
+        self._open()
+        self.journal.submit(save).result()
+
+    async def asave(self, save: Save) -> None:
+        """As `save`. It is completed even if the caller is cancelled."""
+        if self._state == "open":
+            await self.journal.asubmit(save)
+        else:
+            await self.later(lambda: self.save(save))
+
+    def change(self, work: Callable[[Transaction], T]) -> T:
+        """What `work` returns after its transaction is durable."""
+        self._open()
+        return self.journal.change(work).result()
+
+    def close(self) -> None:
+        """Finish what was begun, then close the store. Closing twice is fine."""
+        self._workers.shutdown()
+        with self._lock:
+            if self._state == "closed":
+                return
+            opened, self._state = self._state == "open", "closed"
+            self._forgotten.detach()
+            self.journal.close()
+            if opened:
+                self.store.close()
+
+    def _open(self) -> None:
+        if self._state == "open":
+            return
+        with self._lock:
+            if self._state == "closed":
+                raise CheckpointerUnavailableError.closed(self.store.where)
+            if self._state == "new":
+                self.store.open()
+                self._opened.set()
+                self._state = "open"
+
+
+def _forget(store: Store, journal: Journal, workers: ThreadPoolExecutor, opened: Event) -> None:
+    workers.shutdown(wait=False)
+    if opened.is_set():
+        journal.close()
+        store.close()
+        warnings.warn(
+            f"unclosed checkpointer {store.where}; use it in a with block or call close()",
+            ResourceWarning,
+            stacklevel=2,
+        )

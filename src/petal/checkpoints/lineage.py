@@ -1,0 +1,221 @@
+"""Copies, forks and prunes of threads, decided once for every store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
+
+from petal.checkpoints.header import Header
+from petal.checkpoints.langgraph.dialect import Key, Row
+from petal.checkpoints.langgraph.lineage import outdated, past_of
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, ValueRow
+from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.values import bases
+from petal.errors import CheckpointerError, CheckpointNotFoundError
+
+_PAGE = 200
+
+
+def delete_threads(change: Transaction, thread_ids: Sequence[str]) -> None:
+    """Delete all that threads hold."""
+    for thread_id in thread_ids:
+        change.delete_thread(thread_id)
+
+
+def copy_thread(change: Transaction, rows: Rows, source: str, target: str) -> None:
+    """Copy a thread with its whole past."""
+    _require(change, source, target)
+    _copy(change, rows, source, target, None, None)
+
+
+def fork_thread(change: Transaction, rows: Rows, source: str, checkpoint_id: str, target: str) -> None:
+    """Copy a checkpoint of the root namespace with what led to it."""
+    _require(change, source, target)
+    known = [_lineage(row, rows) for row in checkpoints_of(change, source)]
+    if ("", checkpoint_id) not in {row.key for row in known}:
+        raise CheckpointNotFoundError(source, checkpoint_id)
+    kept, written = past_of(known, checkpoint_id)
+    _copy(change, rows, source, target, set(kept), set(written))
+
+
+def keep_latest(change: Transaction, rows: Rows, thread_ids: Sequence[str]) -> None:
+    """Delete all but the newest state of each namespace, and but what that is rebuilt from."""
+    for thread_id in thread_ids:
+        found = {(row.ns, row.id): row for row in checkpoints_of(change, thread_id)}
+        known = {key: _lineage(row, rows) for key, row in found.items()}
+        doomed = set(outdated(list(known.values())))
+        doomed -= _rebuilt_from(known.keys() - doomed, known, found, rows)
+        _drop(change, rows, thread_id, found, doomed)
+
+
+def delete_for_runs(change: Transaction, rows: Rows, run_ids: Sequence[str]) -> None:
+    """Delete what runs saved, in whichever thread."""
+    doomed: dict[str, set[Key]] = {}
+    for thread_id, ns, id in change.threads_of_runs(run_ids):
+        doomed.setdefault(thread_id, set()).add((ns, id))
+    for thread_id, keys in doomed.items():
+        found = {(row.ns, row.id): row for row in checkpoints_of(change, thread_id)}
+        known = {key: _lineage(row, rows) for key, row in found.items()}
+        if keys & _rebuilt_from(known.keys() - keys, known, found, rows):
+            raise CheckpointerError(
+                f"Thread {thread_id!r} has a DeltaChannel, whose value is rebuilt from checkpoints of these runs, "
+                "so they cannot be deleted alone; nothing was changed. Delete the whole thread, or keep it."
+            )
+        _drop(change, rows, thread_id, found, keys)
+
+
+def delta_history(
+    reader: Reader, rows: Rows, place: Namespace, id: str | None, channels: Sequence[str]
+) -> Mapping[str, DeltaChannelHistory]:
+    """What each delta channel is rebuilt from: writes on the way to a checkpoint, and the value they begin with."""
+    history: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
+    written: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
+    remaining = set(channels)
+    target = reader.checkpoint(place.thread_id, place.ns, id)
+    parent = target.parent_id if target else None
+    while parent is not None and remaining:
+        row = reader.checkpoint(place.thread_id, place.ns, parent)
+        if row is None:
+            break
+        header = rows.header(row)
+        for write in reversed(reader.writes(place.thread_id, place.ns, [row.id])):
+            if write.channel in remaining:
+                written[write.channel].append(rows.write(write))
+        seeds = [(channel, header.roots[channel]) for channel in remaining if channel in header.roots]
+        chains = reader.chains(place.thread_id, place.ns, seeds) if seeds else []
+        for channel, root in seeds:
+            chain = rows.chain(chains, channel, root)
+            version = rows.version(chain, place, channel, str(header.versions[channel]), root)
+            history[channel]["seed"] = rows.value(place, channel, version.parts)
+            remaining.discard(channel)
+        parent = row.parent_id
+    for channel, entry in history.items():
+        entry["writes"] = written[channel][::-1]
+    return history
+
+
+def _require(change: Transaction, source: str, target: str) -> None:
+    if not change.namespaces(source):
+        raise CheckpointNotFoundError(source)
+    if change.namespaces(target):
+        raise CheckpointerError(
+            f"Thread {target!r} already has checkpoints; name a thread that does not exist, or delete it first."
+        )
+
+
+def checkpoints_of(change: Reader, thread_id: str) -> Iterator[CheckpointRow]:
+    """All checkpoints of a thread, newest first, a page at a time."""
+    after = None
+    while page := change.checkpoints(CheckpointQuery(thread_id=thread_id, after=after, limit=_PAGE)):
+        yield from page
+        after = page[-1].id, page[-1].thread_id, page[-1].ns
+        if len(page) < _PAGE:
+            return
+
+
+def _lineage(row: CheckpointRow, rows: Rows) -> Row:
+    """What decides which checkpoints belong together."""
+    metadata = rows.metadata(row)
+    parents = metadata.get("parents") or {}
+    return Row(
+        ns=row.ns,
+        id=row.id,
+        parent=row.parent_id,
+        root=parents.get("") if row.ns else None,
+        run_id=row.run_id,
+        delta=bool(metadata.get("counters_since_delta_snapshot")),
+        sends=False,
+    )
+
+
+def _rebuilt_from(
+    keys: Collection[Key], known: Mapping[Key, Row], found: Mapping[Key, CheckpointRow], rows: Rows
+) -> set[Key]:
+    """The ancestors that the delta channels of some checkpoints are rebuilt from."""
+    needed: set[Key] = set()
+    for key in keys:
+        if not known[key].delta:
+            continue
+        header = rows.header(found[key])
+        missing = {channel for channel in header.versions if channel not in header.roots}
+        at = known[key]
+        while missing and at.parent is not None and (at.ns, at.parent) in known:
+            at = known[at.ns, at.parent]
+            needed.add(at.key)
+            missing -= rows.header(found[at.key]).roots.keys()
+    return needed
+
+
+def _copy(
+    change: Transaction,
+    rows: Rows,
+    source: str,
+    target: str,
+    kept: Collection[Key] | None,
+    written: Collection[Key] | None,
+) -> None:
+    """Copy checkpoints with the values they need, oldest first; None stands for all."""
+    for ns in change.namespaces(source):
+        found = [
+            row for row in checkpoints_of(change, source) if row.ns == ns and (kept is None or (row.ns, row.id) in kept)
+        ]
+        values = change.all_values(source, ns)
+        if kept is not None:
+            values = _reachable(values, [rows.header(row) for row in found], rows)
+        change.save(rows.moved(Save(values=values), target))
+        for row in reversed(found):
+            copied = written is None or (row.ns, row.id) in written
+            writes = change.writes(source, ns, [row.id]) if copied else []
+            header = rows.header(row)
+            status = None if ns else rows.status(header, writes)
+            save = Save(_labelled(row, change), writes=list(writes), status=status, now=_time(header))
+            change.save(rows.moved(save, target))
+    change.recount(target)
+
+
+def _labelled(row: CheckpointRow, change: Transaction) -> CheckpointRow:
+    return replace(row, labels=change.labels(row.thread_id, row.ns, row.id))
+
+
+def _time(header: Header) -> str:
+    """When a checkpoint was made, for the index of threads; "" stands for now where it does not tell."""
+    try:
+        made = datetime.fromisoformat(header.checkpoint["ts"])
+    except ValueError:
+        return ""
+    return "" if made.tzinfo is None else made.isoformat()
+
+
+def _drop(
+    change: Transaction, rows: Rows, thread_id: str, found: Mapping[Key, CheckpointRow], doomed: Collection[Key]
+) -> None:
+    """Delete checkpoints, and the values that none of those that stay needs."""
+    if not doomed:
+        return
+    for ns in {ns for ns, _ in doomed}:
+        change.delete_checkpoints(thread_id, ns, [id for at, id in doomed if at == ns])
+        for (at, id), row in found.items():
+            if at == ns and (at, id) not in doomed and row.parent_id is not None and (at, row.parent_id) in doomed:
+                change.save(Save(replace(_labelled(row, change), parent_id=None), now=_time(rows.header(row))))
+        headers = [rows.header(row) for (at, id), row in found.items() if at == ns and (at, id) not in doomed]
+        values = change.all_values(thread_id, ns)
+        needed = {(row.channel, row.root, row.version) for row in _reachable(values, headers, rows)}
+        gone = [row for row in values if (row.channel, row.root, row.version) not in needed]
+        change.delete_values(thread_id, ns, [(row.channel, row.version) for row in gone])
+    change.recount(thread_id)
+
+
+def _reachable(values: Sequence[ValueRow], headers: Sequence[Header], rows: Rows) -> list[ValueRow]:
+    """The value rows that checkpoints are read from: each version they name, and what it is a change of."""
+    by_key = {(row.channel, row.root, row.version): row for row in values}
+    needed: dict[tuple[str, str, str], ValueRow] = {}
+    for header in headers:
+        for channel, root in header.roots.items():
+            at: str | None = str(header.versions[channel])
+            while at is not None and (row := by_key.get((channel, root, at))) and (channel, root, at) not in needed:
+                needed[channel, root, at] = row
+                at = bases(rows.opened(row))
+    return list(needed.values())

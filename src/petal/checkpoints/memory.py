@@ -1,0 +1,70 @@
+"""The store in this process's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from typing import TypeVar
+
+from petal.checkpoints.memory_rows import MemoryReader, MemoryTransaction, Tables
+from petal.checkpoints.records import Reader, Save, Transaction
+from petal.errors import CheckpointerUnavailableError
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """State in this process, gone when it is closed.
+
+    There is one lock. A reader holds it until its block ends, so what writes in the meantime waits.
+    """
+
+    where = "memory://"
+    readers = 1
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._rows: Tables | None = None
+
+    def open(self) -> None:
+        with self._lock:
+            self._rows = Tables()
+
+    def close(self) -> None:
+        with self._lock:
+            self._rows = None
+
+    def commit(self, saves: Sequence[Save]) -> None:
+        with self.transaction() as transaction:
+            for save in saves:
+                transaction.save(save)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._open() as rows:
+            transaction = MemoryTransaction(rows)
+            try:
+                yield transaction
+            except BaseException:
+                transaction.undo()
+                raise
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        with self._open() as rows:
+            yield MemoryReader(rows)
+
+    def read(self, ask: Callable[[Reader], T]) -> T:
+        with self.reader() as reader:
+            return ask(reader)
+
+    def translated(self, error: Exception) -> Exception | None:
+        return None
+
+    @contextmanager
+    def _open(self) -> Iterator[Tables]:
+        with self._lock:
+            if self._rows is None:
+                raise CheckpointerUnavailableError.closed(self.where)
+            yield self._rows

@@ -1,0 +1,318 @@
+"""Rows in memory: dicts, sorted lists, and an undo log for their changes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from heapq import merge
+from itertools import islice
+from typing import Any, TypeVar
+
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Save, Status, ValueRow, WriteRow
+from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Thread:
+    """The rows of one thread."""
+
+    checkpoints: dict[tuple[str, str], CheckpointRow] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    """By namespace, sorted."""
+    values: dict[tuple[str, str, str], ValueRow] = field(default_factory=dict)
+    chains: dict[tuple[str, str, str], dict[str, ValueRow]] = field(default_factory=dict)
+    """The same, by (namespace, channel, root) and version."""
+    writes: dict[tuple[str, str], dict[tuple[str, int], WriteRow]] = field(default_factory=dict)
+    """By (namespace, checkpoint id), then by (task id, index)."""
+
+
+@dataclass(slots=True)
+class Tables:
+    """The rows of all threads."""
+
+    threads: dict[str, _Thread] = field(default_factory=dict)
+    newest: list[tuple[str, str, str]] = field(default_factory=list)
+    """(id, thread_id, ns) of every checkpoint, sorted."""
+    index: dict[str, ThreadInfo] = field(default_factory=dict)
+    order: list[tuple[datetime, str]] = field(default_factory=list)
+    """(updated, thread_id) of every entry of the index, sorted."""
+
+
+class MemoryReader:
+    """Reads rows; the store's lock is held."""
+
+    def __init__(self, rows: Tables) -> None:
+        self._rows = rows
+
+    def checkpoint(self, thread_id: str, ns: str, id: str | None) -> CheckpointRow | None:
+        thread = self._thread(thread_id)
+        if id is None:
+            ids = thread.ids.get(ns)
+            return thread.checkpoints[ns, ids[-1]] if ids else None
+        return thread.checkpoints.get((ns, id))
+
+    def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
+        found = (self._rows.threads[thread_id].checkpoints[ns, id] for id, thread_id, ns in self._newest(query))
+        return list(islice((row for row in found if _fits(row, query)), query.limit))
+
+    def chains(self, thread_id: str, ns: str, chains: Sequence[tuple[str, str]]) -> list[ValueRow]:
+        thread = self._thread(thread_id)
+        return [row for chain in chains for row in thread.chains.get((ns, *chain), {}).values()]
+
+    def roots(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        values = self._thread(thread_id).values
+        return {key: row.root for key in versions if (row := values.get((ns, *key))) is not None}
+
+    def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
+        thread = self._thread(thread_id)
+        found = [row for id in set(checkpoint_ids) for row in thread.writes.get((ns, id), {}).values()]
+        return sorted(found, key=lambda row: (row.checkpoint_id, row.task_path, row.task_id, row.idx))
+
+    def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
+        order, index = self._rows.order, self._rows.index
+        end = len(order) if query.before is None else bisect_left(order, _age(query.before))
+        found = (index[order[at][1]] for at in range(end - 1, -1, -1))
+        wanted = (
+            info
+            for info in found
+            if (query.search is None or query.search in info.thread_id) and query.status in (None, info.status)
+        )
+        return list(islice(wanted, query.limit))
+
+    def _thread(self, thread_id: str) -> _Thread:
+        return self._rows.threads.get(thread_id) or _Thread()
+
+    def _newest(self, query: CheckpointQuery) -> Iterator[tuple[str, str, str]]:
+        """(id, thread_id, ns) of what may fit a query, in its order, from where it begins."""
+        if (thread_id := query.thread_id) is None:
+            bounds = [query.after, None if query.before is None else (query.before,)]
+            yield from _descending(self._rows.newest, [bound for bound in bounds if bound is not None])
+            return
+        lists = self._thread(thread_id).ids
+        namespaces = lists if query.ns is None else {query.ns} & lists.keys()
+        below = [] if query.before is None else [query.before]
+        if query.after is not None:
+            below.append(query.after[0] + "\0")  # what follows that id, which another namespace may have too
+        yield from merge(*(_keyed(_descending(lists[ns], below), thread_id, ns) for ns in namespaces), reverse=True)
+
+
+class MemoryTransaction(MemoryReader):
+    """Changes rows, and notes how to undo it; the store's lock is held."""
+
+    def __init__(self, rows: Tables) -> None:
+        super().__init__(rows)
+        self._undo: list[Callable[[], object]] = []
+
+    def undo(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def save(self, save: Save) -> None:
+        now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
+        grown: dict[str, int] = {}
+        for value in save.values:
+            grown[value.thread_id] = grown.get(value.thread_id, 0) + self._value(value)
+        for write in save.writes:
+            grown[write.thread_id] = grown.get(write.thread_id, 0) + self._write(write)
+        if (row := save.checkpoint) is not None:
+            new, size = self._checkpoint(row)
+            self._grow(row.thread_id, save.status, now, size + grown.pop(row.thread_id, 0), new, row)
+        for thread_id, size in grown.items():
+            self._grow(thread_id, save.status, now, size)
+
+    def namespaces(self, thread_id: str) -> list[str]:
+        return sorted(ns for ns, ids in self._thread(thread_id).ids.items() if ids)
+
+    def all_values(self, thread_id: str, ns: str) -> list[ValueRow]:
+        return [row for row in self._thread(thread_id).values.values() if row.ns == ns]
+
+    def labels(self, thread_id: str, ns: str, id: str) -> tuple[bytes, ...]:
+        row = self.checkpoint(thread_id, ns, id)
+        return tuple(sorted(set(row.labels))) if row else ()
+
+    def threads_of_runs(self, run_ids: Sequence[str]) -> list[tuple[str, str, str]]:
+        return sorted(
+            (thread_id, ns, id)
+            for thread_id, thread in self._rows.threads.items()
+            for (ns, id), row in thread.checkpoints.items()
+            if row.run_id is not None and row.run_id in run_ids
+        )
+
+    def delete_thread(self, thread_id: str) -> None:
+        for ns, ids in self._thread(thread_id).ids.items():
+            for id in ids:
+                self._unlist(self._rows.newest, (id, thread_id, ns))
+        self._drop(self._rows.threads, thread_id)
+        self._forget(thread_id)
+
+    def delete_checkpoints(self, thread_id: str, ns: str, ids: Sequence[str]) -> None:
+        thread = self._thread(thread_id)
+        for id in ids:
+            self._drop(thread.writes, (ns, id))
+            if self._drop(thread.checkpoints, (ns, id)):
+                self._unlist(thread.ids[ns], id)
+                self._unlist(self._rows.newest, (id, thread_id, ns))
+
+    def delete_values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> None:
+        thread = self._thread(thread_id)
+        for channel, version in versions:
+            if (row := thread.values.get((ns, channel, version))) is not None:
+                self._drop(thread.values, (ns, channel, version))
+                self._unchain(thread, row)
+
+    def recount(self, thread_id: str) -> None:
+        thread = self._thread(thread_id)
+        ids = sorted(id for ids in thread.ids.values() for id in ids)
+        if not ids:
+            self._forget(thread_id)
+            return
+        lost = ThreadInfo(thread_id, 0, made_at(ids[-1]), "", created=made_at(ids[0]))
+        info = replace(
+            self._rows.index.get(thread_id, lost),
+            checkpoints=len(ids),
+            checkpoint_id=max(thread.ids.get("", ()), default=""),
+            size=sum(_size(row) for row in thread.checkpoints.values())
+            + sum(len(row.data) for row in thread.values.values())
+            + sum(len(row.data) for rows in thread.writes.values() for row in rows.values()),
+        )
+        self._forget(thread_id)
+        self._enter(info)
+
+    def _checkpoint(self, row: CheckpointRow) -> tuple[bool, int]:
+        """Whether it is new, and how many bytes it added."""
+        thread, key = self._made(row.thread_id), (row.ns, row.id)
+        old = thread.checkpoints.get(key)
+        self._put(thread.checkpoints, key, row)
+        if old is not None:
+            return False, _size(row) - _size(old)
+        self._list(thread.ids.setdefault(row.ns, []), row.id)
+        self._list(self._rows.newest, (row.id, row.thread_id, row.ns))
+        return True, _size(row)
+
+    def _value(self, row: ValueRow) -> int:
+        """How many bytes it added."""
+        thread, key = self._made(row.thread_id), (row.ns, row.channel, row.version)
+        old = thread.values.get(key)
+        if old is not None:
+            self._unchain(thread, old)
+        self._put(thread.values, key, row)
+        self._put(thread.chains.setdefault((row.ns, row.channel, row.root), {}), row.version, row)
+        return len(row.data) - (len(old.data) if old else 0)
+
+    def _unchain(self, thread: _Thread, row: ValueRow) -> None:
+        key = row.ns, row.channel, row.root
+        self._drop(thread.chains[key], row.version)
+        if not thread.chains[key]:
+            self._drop(thread.chains, key)
+
+    def _write(self, row: WriteRow) -> int:
+        """How many bytes it added."""
+        writes = self._made(row.thread_id).writes
+        if (rows := writes.get((row.ns, row.checkpoint_id))) is None:
+            rows = {}
+            self._put(writes, (row.ns, row.checkpoint_id), rows)
+        old = rows.get((row.task_id, row.idx))
+        if old is not None and row.idx >= 0:
+            return 0
+        self._put(rows, (row.task_id, row.idx), row)
+        return len(row.data) - (len(old.data) if old else 0)
+
+    def _made(self, thread_id: str) -> _Thread:
+        if (thread := self._rows.threads.get(thread_id)) is None:
+            thread = _Thread()
+            self._put(self._rows.threads, thread_id, thread)
+        return thread
+
+    def _grow(
+        self,
+        thread_id: str,
+        status: Status | None,
+        now: datetime,
+        size: int,
+        checkpoints: int = 0,
+        row: CheckpointRow | None = None,
+    ) -> None:
+        head = row.id if row is not None and row.ns == "" else ""
+        old = self._rows.index.get(thread_id) or ThreadInfo(thread_id, 0, now, "", None, 0, now)
+        self._forget(thread_id)
+        self._enter(
+            replace(
+                old,
+                checkpoints=old.checkpoints + checkpoints,
+                updated=max(old.updated or now, now),
+                checkpoint_id=max(old.checkpoint_id, head),
+                status=status or old.status,
+                size=(old.size or 0) + size,
+            )
+        )
+
+    def _enter(self, info: ThreadInfo) -> None:
+        self._put(self._rows.index, info.thread_id, info)
+        self._list(self._rows.order, _age(info))
+
+    def _forget(self, thread_id: str) -> None:
+        if (info := self._rows.index.get(thread_id)) is not None:
+            self._drop(self._rows.index, thread_id)
+            self._unlist(self._rows.order, _age(info))
+
+    # Four changes that can be undone; all others are made of them.
+
+    def _put(self, rows: dict[K, V], key: K, row: V) -> None:
+        if key in rows:
+            old = rows[key]
+            self._undo.append(lambda: rows.__setitem__(key, old))
+        else:
+            self._undo.append(lambda: rows.__delitem__(key))
+        rows[key] = row
+
+    def _drop(self, rows: dict[K, V], key: K) -> bool:
+        if key not in rows:
+            return False
+        old = rows.pop(key)
+        self._undo.append(lambda: rows.__setitem__(key, old))
+        return True
+
+    def _list(self, items: list[Any], item: Any) -> None:
+        insort(items, item)
+        self._undo.append(lambda: items.pop(bisect_left(items, item)))
+
+    def _unlist(self, items: list[Any], item: Any) -> None:
+        items.pop(bisect_left(items, item))
+        self._undo.append(lambda: insort(items, item))
+
+
+def _descending(items: list[Any], below: Sequence[Any]) -> Iterator[Any]:
+    """Items of a sorted list that are less than each of some bounds, the greatest first."""
+    end = min((bisect_left(items, bound) for bound in below), default=len(items))
+    return (items[at] for at in range(end - 1, -1, -1))
+
+
+def _keyed(ids: Iterator[str], thread_id: str, ns: str) -> Iterator[tuple[str, str, str]]:
+    return ((id, thread_id, ns) for id in ids)
+
+
+def _fits(row: CheckpointRow, query: CheckpointQuery) -> bool:
+    return (
+        query.ns in (None, row.ns)
+        and query.id in (None, row.id)
+        and query.source in (None, row.source)
+        and query.step in (None, row.step)
+        and query.run_id in (None, row.run_id)
+        and set(query.labels) <= set(row.labels)
+        and (query.after is None or (row.id, row.thread_id, row.ns) < query.after)
+    )
+
+
+def _size(row: CheckpointRow) -> int:
+    return len(row.header) + len(row.metadata)
+
+
+def _age(info: ThreadInfo) -> tuple[datetime, str]:
+    return info.updated or _NEVER, info.thread_id

@@ -1,0 +1,105 @@
+"""Saves as columns: what one statement takes to write the rows of many saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
+
+UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time of what does not tell its time."""
+
+Column = list[Any]
+Key = tuple[str | int, ...]
+
+_CHECKPOINT = attrgetter("thread_id", "ns", "id", "parent_id", "source", "step", "run_id", "header", "metadata")
+_WRITE = attrgetter("thread_id", "ns", "checkpoint_id", "task_id", "idx", "channel", "task_path", "data")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What a group of saves changes in the index entry of one thread."""
+
+    created: datetime
+    updated: datetime
+    head: str = ""
+    status: Status | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows of some saves, each key once, as the last save has it; an ordinary write as the first one has it."""
+
+    checkpoints: dict[Key, CheckpointRow] = field(default_factory=dict)
+    values: dict[Key, ValueRow] = field(default_factory=dict)
+    writes: dict[Key, WriteRow] = field(default_factory=dict)
+    _entries: dict[str, _Entry] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saves: Iterable[Save]) -> Batch:
+        batch = cls()
+        for save in saves:
+            batch._add(save)
+        return batch
+
+    @property
+    def threads(self) -> list[str]:
+        """The threads it changes, in the order in which all lock them."""
+        return sorted(self._entries)
+
+    @property
+    def parameters(self) -> list[Column]:
+        """What `petal_save` takes after the locks' keys."""
+        entries = [self._entries[thread] for thread in self.threads]
+        return [
+            self.threads,
+            [entry.head for entry in entries],
+            [entry.status for entry in entries],
+            [entry.created for entry in entries],
+            [entry.updated for entry in entries],
+            *_columns(9, (_CHECKPOINT(self.checkpoints[key]) for key in sorted(self.checkpoints))),
+            *_columns(4, ((*key, label) for key, row in self.checkpoints.items() for label in set(row.labels))),
+            *_columns(6, (_value(self.values[key]) for key in sorted(self.values))),
+            *_columns(8, (_WRITE(self.writes[key]) for key in sorted(self.writes))),
+        ]
+
+    def _add(self, save: Save) -> None:
+        now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
+        if (row := save.checkpoint) is not None:
+            entry = self._entry(row.thread_id, now, save.status)
+            if row.ns == "" and row.id > entry.head:
+                entry.head = row.id
+            self.checkpoints[row.thread_id, row.ns, row.id] = row
+        for value in save.values:
+            self._entry(value.thread_id, now, save.status)
+            self.values[value.thread_id, value.ns, value.channel, value.version] = value
+        for write in save.writes:
+            self._entry(write.thread_id, now, save.status)
+            key = (write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx)
+            if write.idx < 0:
+                self.writes[key] = write
+            else:
+                self.writes.setdefault(key, write)
+
+    def _entry(self, thread_id: str, now: datetime, status: Status | None) -> _Entry:
+        entry = self._entries.get(thread_id)
+        if entry is None:
+            entry = self._entries[thread_id] = _Entry(now, now)
+        entry.updated = max(entry.updated, now)
+        entry.status = status or entry.status
+        return entry
+
+
+def _value(row: ValueRow) -> tuple[Any, ...]:
+    # Most values are wholes, which need no place in the index of chains.
+    root = None if row.root == row.version else row.root
+    return row.thread_id, row.ns, row.channel, row.version, root, row.data
+
+
+def _columns(width: int, rows: Iterable[tuple[Any, ...]]) -> list[Column]:
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return columns or [[] for _ in range(width)]

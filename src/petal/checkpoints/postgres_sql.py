@@ -1,0 +1,120 @@
+"""The statements of the PostgreSQL storage. `{s}` stands for the schema, so that nothing leans on a search path."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from psycopg import sql
+
+BEGIN_WRITE = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Each statement sees what was committed before it: whoever waited for a thread's lock sees what its holder wrote."""
+BEGIN_READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+SITUATION = b"SELECT current_schema(), current_setting('transaction_read_only')"
+
+LOCK = "SELECT {s}.petal_lock(%b::bigint[])"
+SAVE = """
+SELECT {s}.petal_save(
+    %b::bigint[],
+    %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[], %b::bytea[], %b::bytea[],
+    %b::text[], %b::text[], %b::text[], %b::bytea[],
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[],
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::bytea[]
+)
+"""
+
+CHECKPOINTS = """
+SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata
+FROM {s}.petal_checkpoints c
+"""
+LABELLED = """
+JOIN {s}.petal_labels {l} ON {l}.thread_id = c.thread_id AND {l}.ns = c.ns AND {l}.checkpoint_id = c.id
+    AND {l}.label = %b
+"""
+NEWEST = "ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT %b"
+# IS NOT DISTINCT FROM is = that no index serves: else the primary key might be taken to find a chain, and all rows of
+# the channel be read for it. The inner OFFSET keeps it from being joined in any other way than chain by chain.
+CHAINS = """
+SELECT %(thread)b::text, %(ns)b::text, n.channel, n.root, v.version, v.data
+FROM unnest(%(channels)b::text[], %(roots)b::text[]) n (channel, root), LATERAL (
+    SELECT version, data FROM {s}.petal_values
+    WHERE thread_id = %(thread)b AND ns = %(ns)b AND channel = n.channel AND version = n.root AND root IS NULL
+    UNION ALL
+    SELECT version, data FROM {s}.petal_values
+    WHERE thread_id = %(thread)b AND root = n.root
+        AND ns IS NOT DISTINCT FROM %(ns)b AND channel IS NOT DISTINCT FROM n.channel
+    OFFSET 0
+) v
+"""
+ROOTS = """
+SELECT v.channel, v.version, coalesce(v.root, v.version)
+FROM unnest(%(channels)b::text[], %(versions)b::text[]) n (channel, version)
+JOIN {s}.petal_values v ON v.channel = n.channel AND v.version = n.version
+WHERE v.thread_id = %(thread)b AND v.ns = %(ns)b
+"""
+WRITES = """
+SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM {s}.petal_writes
+WHERE thread_id = %b AND ns = %b AND checkpoint_id = ANY(%b)
+ORDER BY checkpoint_id, task_path, task_id, idx
+"""
+THREADS = """
+SELECT thread_id, checkpoints, updated, head, status, bytes, created FROM {s}.petal_threads
+"""
+LATEST = "ORDER BY updated DESC, thread_id DESC LIMIT %b"
+NAMESPACES = "SELECT DISTINCT ns FROM {s}.petal_checkpoints WHERE thread_id = %b ORDER BY ns"
+ALL_VALUES = """
+SELECT thread_id, ns, channel, coalesce(root, version), version, data FROM {s}.petal_values
+WHERE thread_id = %b AND ns = %b
+"""
+LABELS = """
+SELECT label FROM {s}.petal_labels WHERE thread_id = %b AND ns = %b AND checkpoint_id = %b ORDER BY label
+"""
+THREADS_OF_RUNS = """
+SELECT thread_id, ns, id FROM {s}.petal_checkpoints WHERE run_id = ANY(%b) ORDER BY thread_id, ns, id
+"""
+
+DELETE_THREAD = tuple(
+    f"DELETE FROM {{s}}.petal_{table} WHERE thread_id = %b"
+    for table in ("labels", "writes", "values", "checkpoints", "threads")
+)
+DELETE_CHECKPOINTS = tuple(
+    f"DELETE FROM {{s}}.petal_{table} WHERE thread_id = %b AND ns = %b AND {key} = ANY(%b)"
+    for table, key in (("labels", "checkpoint_id"), ("writes", "checkpoint_id"), ("checkpoints", "id"))
+)
+DELETE_VALUES = """
+DELETE FROM {s}.petal_values WHERE thread_id = %b AND ns = %b
+    AND (channel, version) IN (SELECT * FROM unnest(%b::text[], %b::text[]))
+"""
+COUNTED = """
+SELECT count(*), coalesce(max(id) FILTER (WHERE ns = ''), ''), min(id), max(id),
+    coalesce(sum(octet_length(header) + octet_length(metadata)), 0)
+    + (SELECT coalesce(sum(octet_length(data)), 0) FROM {s}.petal_values WHERE thread_id = %(thread)b)
+    + (SELECT coalesce(sum(octet_length(data)), 0) FROM {s}.petal_writes WHERE thread_id = %(thread)b)
+FROM {s}.petal_checkpoints WHERE thread_id = %(thread)b
+"""
+RECOUNT = """
+INSERT INTO {s}.petal_threads (thread_id, head, status, checkpoints, bytes, created, updated)
+VALUES (%b, %b, NULL, %b, %b, %b, %b)
+ON CONFLICT (thread_id) DO UPDATE
+SET head = excluded.head, checkpoints = excluded.checkpoints, bytes = excluded.bytes
+"""
+FORGET = "DELETE FROM {s}.petal_threads WHERE thread_id = %b"
+
+
+class Statements(dict[str, bytes]):
+    """Statements for the tables of one schema, each made once."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+
+    def __missing__(self, statement: str) -> bytes:
+        made = sql.SQL(statement).format(s=sql.Identifier(self.schema)).as_bytes(None)
+        self[statement] = made
+        return made
+
+
+def key(schema: str, thread_id: str) -> int:
+    """The number under which a thread, or for "" the making of tables, is locked."""
+    digest = blake2b(f"{schema}\0{thread_id}".encode("utf-8", "surrogatepass"), digest_size=8, person=b"petal").digest()
+    return int.from_bytes(digest, signed=True)

@@ -1,0 +1,216 @@
+"""The rows that hold state, and what a storage must do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from petal.checkpoints.threads import ThreadInfo, ThreadQuery
+
+Status = Literal["done", "unfinished", "waiting", "failed"]
+"""What a thread's newest checkpoint says: nothing is left to do, steps are, a question is open, a step raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """One checkpoint without its values."""
+
+    thread_id: str
+    ns: str
+    id: str
+    parent_id: str | None
+    source: str
+    """`metadata["source"]`, or "" where it has none."""
+    step: int | None
+    run_id: str | None
+    header: bytes
+    """Sealed: versions of the channels, where their values begin, what each node has seen."""
+    metadata: bytes
+    """Sealed."""
+    labels: tuple[bytes, ...] = ()
+    """A keyed hash of each further scalar of the metadata, by which it can be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRow:
+    """One version of one channel's value: a whole, or what changed since another version."""
+
+    thread_id: str
+    ns: str
+    channel: str
+    root: str
+    """Version of the whole that the chain of changes begins with; a whole names itself."""
+    version: str
+    data: bytes
+    """Sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRow:
+    """One pending write of a task."""
+
+    thread_id: str
+    ns: str
+    checkpoint_id: str
+    task_id: str
+    idx: int
+    """Position among the task's writes; below zero for LangGraph's special ones, of which the last counts."""
+    channel: str
+    task_path: str
+    data: bytes
+    """Sealed."""
+
+
+@dataclass(slots=True)
+class Save:
+    """The rows of one save: all of them are durable, or none."""
+
+    checkpoint: CheckpointRow | None = None
+    values: list[ValueRow] = field(default_factory=list)
+    writes: list[WriteRow] = field(default_factory=list)
+    status: Status | None = None
+    """The thread's status after it; None leaves it."""
+    now: str = ""
+    """ISO 8601 UTC time of the save."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the sealed data."""
+        rows: Iterable[ValueRow | WriteRow] = (*self.values, *self.writes)
+        size = sum(len(row.data) for row in rows)
+        if self.checkpoint is not None:
+            size += len(self.checkpoint.header) + len(self.checkpoint.metadata)
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointQuery:
+    """Which checkpoints to read, newest first; None means any."""
+
+    thread_id: str | None = None
+    ns: str | None = None
+    id: str | None = None
+    before: str | None = None
+    """Only ids below this one."""
+    source: str | None = None
+    step: int | None = None
+    run_id: str | None = None
+    labels: tuple[bytes, ...] = ()
+    """Only those that have all of these labels."""
+    after: tuple[str, str, str] | None = None
+    """(id, thread_id, ns) of the last one of the page before."""
+    limit: int = 50
+
+
+class Reader(Protocol):
+    """Reads rows. Each call sees all that was committed before it."""
+
+    def checkpoint(self, thread_id: str, ns: str, id: str | None) -> CheckpointRow | None:
+        """One checkpoint, or the newest of the namespace. `labels` may be left empty."""
+        ...
+
+    def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
+        """A page, ordered by (id, thread_id, ns), all descending. `labels` may be left empty."""
+        ...
+
+    def chains(self, thread_id: str, ns: str, chains: Sequence[tuple[str, str]]) -> list[ValueRow]:
+        """All rows of some (channel, root) chains, in no order."""
+        ...
+
+    def roots(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """The root of each (channel, version) that there is a row of."""
+        ...
+
+    def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
+        """The pending writes of checkpoints, ordered by (checkpoint_id, task_path, task_id, idx)."""
+        ...
+
+    def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
+        """A page of the index of threads."""
+        ...
+
+
+class Transaction(Reader, Protocol):
+    """Reads and changes rows, all or nothing."""
+
+    def save(self, save: Save) -> None:
+        """Write the rows of one save; a checkpoint, value or special write that is there already is replaced,
+        an ordinary write is kept as it was first. The thread's index entry follows."""
+        ...
+
+    def namespaces(self, thread_id: str) -> list[str]:
+        """The namespaces in which a thread has checkpoints."""
+        ...
+
+    def all_values(self, thread_id: str, ns: str) -> list[ValueRow]:
+        """Every value row of a namespace."""
+        ...
+
+    def labels(self, thread_id: str, ns: str, id: str) -> tuple[bytes, ...]:
+        """The labels of a checkpoint."""
+        ...
+
+    def threads_of_runs(self, run_ids: Sequence[str]) -> list[tuple[str, str, str]]:
+        """(thread_id, ns, id) of each checkpoint of some runs."""
+        ...
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete all rows of a thread, and its index entry."""
+        ...
+
+    def delete_checkpoints(self, thread_id: str, ns: str, ids: Sequence[str]) -> None:
+        """Delete checkpoints with their writes and labels, not their values."""
+        ...
+
+    def delete_values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> None:
+        """Delete the value rows of some (channel, version)."""
+        ...
+
+    def recount(self, thread_id: str) -> None:
+        """Make the thread's index entry anew from its rows; without checkpoints it goes."""
+        ...
+
+
+class Store(Protocol):
+    """One storage: SQL and connections, nothing else. Methods block; each may be called from any thread."""
+
+    where: str
+    """As a URL, without any password."""
+    readers: int
+    """How many reads at once are worth while."""
+
+    def open(self) -> None:
+        """Connect, and bring the tables to this version.
+
+        Raises:
+            CheckpointerUnavailableError: If it cannot be reached or used.
+            CheckpointCorruptionError: If it is no database, or damaged.
+            CheckpointerError: If it was written by a newer Petal.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close all connections. Never raises."""
+        ...
+
+    def commit(self, saves: Sequence[Save]) -> None:
+        """Write all of these in one durable transaction, or none of them. Only the journal calls this."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """One durable transaction, rolled back if its block raises. Only the journal calls this."""
+        ...
+
+    def reader(self) -> AbstractContextManager[Reader]:
+        """A consistent view for several reads; no lock is held that a writer waits for."""
+        ...
+
+    def read(self, ask: Callable[[Reader], Any]) -> Any:
+        """`ask(reader)`, tried once more on another connection if the first one was lost."""
+        ...
+
+    def translated(self, error: Exception) -> Exception | None:
+        """The typed error that a driver's error stands for; None if it is not the storage's fault."""
+        ...

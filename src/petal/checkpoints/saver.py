@@ -1,0 +1,382 @@
+"""Petal's checkpoint saver: LangGraph's contract on any store, sync and async written once."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import copy
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+)
+
+from petal.checkpoints import lineage
+from petal.checkpoints.engine import Engine
+from petal.checkpoints.recall import Found, Recall
+from petal.checkpoints.records import Reader, Save, Store, Transaction
+from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.search import Search
+from petal.checkpoints.threads import ThreadInfo, ThreadQuery
+from petal.checkpoints.verification import Damage, damages
+from petal.core.config.checkpointer import Durability
+
+T = TypeVar("T")
+
+PAGE = 50
+"""Checkpoints that `list` fetches at a time."""
+CACHE_BYTES = 64 * 2**20
+"""What the caches of encoded values and headers may take together by default."""
+
+
+class PetalSaver(BaseCheckpointSaver[str]):
+    """Keeps checkpoints linear on disk, durable when a save returns, for sync and async callers of any loop.
+
+    Nothing is opened before the first use. Every method may raise `CheckpointerUnavailableError` (the storage
+    cannot be used, or the saver is closed) and `CheckpointCorruptionError` (what lies there cannot be read).
+
+    Attributes:
+        durability: When a superstep counts as done, for runs that do not say.
+    """
+
+    def __init__(
+        self, store: Store, rows: Rows, *, durability: Durability = "sync", cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        super().__init__()
+        self.durability: Durability = durability
+        self._rows = rows
+        self._engine = Engine(store)  # shared by the clones that with_allowlist makes
+        self._recall = Recall(rows, cache_bytes)
+
+    @property
+    def where(self) -> str:
+        """The storage as a URL, without any password."""
+        return self._engine.store.where
+
+    @property
+    def cached(self) -> int:
+        """Bytes that are held of threads which passed through; at most `cache_bytes`."""
+        return self._recall.size
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.where}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """Finishes what was begun, then closes all connections. Closing twice is fine."""
+        self._engine.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await asyncio.to_thread(self.close)
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the config names, or the newest of the thread in the config's namespace."""
+        found = self._engine.read(partial(self._recall.found, Namespace.of(config), get_checkpoint_id(config)))
+        return None if found is None else self._made(found)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await self._engine.later(partial(self.get_tuple, config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, newest first, fetched page by page while they are read.
+
+        No lock and no connection is held between two of them: the loop may use the saver and may end early.
+
+        Args:
+            config: The thread, and within it the namespace and the checkpoint; None for all threads.
+            filter: Only those whose metadata has these values.
+            before: Only those older than the checkpoint that this config names.
+            limit: At most so many.
+        """
+        search: Search | None = Search.of(config, filter, before, limit, self._rows)
+        while search is not None:
+            page, search = self._page(search)
+            yield from page
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`."""
+        search: Search | None = Search.of(config, filter, before, limit, self._rows)
+        while search is not None:
+            page, search = await self._engine.later(partial(self._page, search))
+            for found in page:
+                yield found
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Saves a checkpoint; it is durable when this returns.
+
+        Raises:
+            CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
+        """
+        place, parent = Namespace.of(config), get_checkpoint_id(config)
+        known = self._recall.known(place, parent, checkpoint, new_versions)
+        if known is None:
+            known = self._engine.read(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
+        save, header, made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
+        self._engine.save(save)
+        self._recall.remember(place, header, made)
+        return place.config(checkpoint["id"])
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `put`."""
+        place, parent = Namespace.of(config), get_checkpoint_id(config)
+        known = self._recall.known(place, parent, checkpoint, new_versions)
+        if known is None:
+            known = await self._engine.aread(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
+        save, header, made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
+        await self._engine.asave(save)
+        self._recall.remember(place, header, made)
+        return place.config(checkpoint["id"])
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Saves what a task wrote, until the next checkpoint holds it.
+
+        Raises:
+            CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
+        """
+        self._engine.save(self._written(config, writes, task_id, task_path))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As `put_writes`."""
+        await self._engine.asave(self._written(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Deletes all that a thread holds; an unknown one is no error."""
+        self._change(partial(lineage.delete_threads, thread_ids=[str(thread_id)]), [str(thread_id)])
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await self._engine.later(partial(self.delete_thread, thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Deletes the checkpoints of runs, with their writes, and the values that no other checkpoint needs.
+
+        Raises:
+            CheckpointerError: If a delta channel of a checkpoint that stays is rebuilt from one of them.
+        """
+        self._change(partial(lineage.delete_for_runs, rows=self._rows, run_ids=_ids(run_ids)))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await self._engine.later(partial(self.delete_for_runs, run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copies all of a thread, so that the copy goes on where the source would.
+
+        Raises:
+            CheckpointNotFoundError: If the source has no checkpoints.
+            CheckpointerError: If the target already has some.
+        """
+        source, target = str(source_thread_id), str(target_thread_id)
+        self._change(partial(lineage.copy_thread, rows=self._rows, source=source, target=target))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await self._engine.later(partial(self.copy_thread, source_thread_id, target_thread_id))
+
+    def fork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
+        """Makes a thread that has the past of one checkpoint, and that checkpoint as its newest.
+
+        Open questions of the checkpoint come along if it is its thread's newest; else it goes on from there
+        as if the later ones had never been.
+
+        Args:
+            source_thread_id: The thread to fork.
+            checkpoint_id: A checkpoint of its root namespace.
+            target_thread_id: The thread to make.
+
+        Raises:
+            CheckpointNotFoundError: If the source or the checkpoint is unknown.
+            CheckpointerError: If the target already has checkpoints.
+        """
+        source, target = str(source_thread_id), str(target_thread_id)
+        self._change(
+            partial(lineage.fork_thread, rows=self._rows, source=source, checkpoint_id=checkpoint_id, target=target)
+        )
+
+    async def afork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
+        """As `fork_thread`."""
+        await self._engine.later(partial(self.fork_thread, source_thread_id, checkpoint_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Deletes what threads no longer need to go on; unknown threads are no error.
+
+        Args:
+            thread_ids: The threads.
+            strategy: `"keep_latest"` keeps the newest checkpoint of each namespace with its pending writes, and
+                the ancestors from which delta channels are rebuilt; `"delete"` keeps nothing.
+
+        Raises:
+            ValueError: If the strategy is unknown.
+        """
+        ids = _ids(thread_ids)
+        match strategy:
+            case "keep_latest":
+                self._change(partial(lineage.keep_latest, rows=self._rows, thread_ids=ids))
+            case "delete":
+                self._change(partial(lineage.delete_threads, thread_ids=ids), ids)
+            case _:
+                raise ValueError(f"No prune strategy {strategy!r}. Known: 'keep_latest', 'delete'.")
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `prune`."""
+        await self._engine.later(partial(self.prune, thread_ids, strategy=strategy))
+
+    def threads(
+        self,
+        limit: int = 50,
+        before: ThreadInfo | None = None,
+        *,
+        search: str | None = None,
+        status: str | None = None,
+    ) -> builtins.list[ThreadInfo]:
+        """A page of the index of threads, the one that changed last first.
+
+        Args:
+            limit: At most so many.
+            before: Only those after this one in the list: the last of the page before.
+            search: Only those whose id holds this text.
+            status: Only those with this status.
+        """
+        query = ThreadQuery(limit, before, search, status)
+        return [] if limit <= 0 else self._engine.read(lambda reader: reader.threads(query))
+
+    async def athreads(
+        self,
+        limit: int = 50,
+        before: ThreadInfo | None = None,
+        *,
+        search: str | None = None,
+        status: str | None = None,
+    ) -> builtins.list[ThreadInfo]:
+        """As `threads`."""
+        return await self._engine.later(partial(self.threads, limit, before, search=search, status=status))
+
+    def verify(self, thread_id: str | None = None) -> builtins.list[Damage]:
+        """Reads every row of a thread, or of all threads, and tells which are damaged."""
+        return self._engine.read(lambda reader: builtins.list(damages(reader, self._rows, thread_id)))
+
+    async def averify(self, thread_id: str | None = None) -> builtins.list[Damage]:
+        """As `verify`."""
+        return await self._engine.later(partial(self.verify, thread_id))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What delta channels are rebuilt from, as LangGraph asks for it."""
+        place, id = Namespace.of(config), get_checkpoint_id(config)
+        return self._engine.read(partial(lineage.delta_history, rows=self._rows, place=place, id=id, channels=channels))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        return await self._engine.later(partial(self.get_delta_channel_history, config=config, channels=channels))
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """The version after `current`: a number that keeps its width, and chance, so that forks don't collide."""
+        number, _, _ = (current or "0000000000").partition(".")
+        return f"{int(number) + 1:0{len(number)}d}.{secrets.token_hex(6)}"
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """A clone on the same storage that also loads these types, named as LangGraph names them."""
+        clone = copy.copy(self)
+        clone._rows = self._rows.allowing(extra_allowlist)
+        return clone
+
+    def _written(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Save:
+        id = get_checkpoint_id(config)
+        if id is None:
+            raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
+        return self._rows.writes(Namespace.of(config), id, writes, task_id, task_path)
+
+    def _made(self, found: Found) -> CheckpointTuple:
+        row, header, versions, writes = found
+        made = self._rows.checkpoint_tuple(row, header, versions, writes)
+        self._recall.remember(Namespace(row.thread_id, row.ns), header, versions)
+        return made
+
+    def _page(self, search: Search) -> tuple[builtins.list[CheckpointTuple], Search | None]:
+        """The checkpoints of a page that match, and the search for the next page."""
+
+        def ask(reader: Reader) -> builtins.list[Found]:
+            wanted = []
+            for row in reader.checkpoints(search.query):
+                if search.matches(row, self._rows):
+                    wanted.append(row)
+                search.passed(row)
+            return self._recall.found_all(wanted, reader)
+
+        if search.query.limit <= 0:
+            return [], None
+        page = self._engine.read(ask)
+        return [self._rows.checkpoint_tuple(*found) for found in page], search.following()
+
+    def _change(self, work: Callable[[Transaction], T], thread_ids: Sequence[str] = ()) -> T:
+        done = self._engine.change(work)
+        for thread_id in thread_ids:
+            self._recall.forget(thread_id)
+        return done
+
+
+def _ids(ids: Sequence[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise TypeError(f"A list of ids is needed, not the text {ids!r}")
+    return [str(id) for id in ids]

@@ -1,0 +1,189 @@
+"""Values are stored as what changed, read back exactly, and never take much more than they hold."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import ormsgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petal.checkpoints.cache import ByteCache
+from petal.checkpoints.values import Items, Version, Whole, bases, chained, join, split, stored, weight
+from petal.errors import CheckpointCorruptionError
+
+
+class Packed:
+    """A codec that is simple enough to be right."""
+
+    def encode(self, value: Any, where: str = "") -> bytes:
+        return bytes(ormsgpack.packb(value, option=ormsgpack.OPT_NON_STR_KEYS))
+
+    def decode(self, data: bytes, where: str = "") -> Any:
+        return ormsgpack.unpackb(data, option=ormsgpack.OPT_NON_STR_KEYS)
+
+
+codec = Packed()
+scalars = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=30)
+values = (
+    scalars
+    | st.lists(scalars, max_size=12)
+    | st.dictionaries(st.text(max_size=5) | st.integers(0, 9), scalars, max_size=8)
+)
+
+
+class Stored:
+    """The rows of a channel, as a database would hold them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.versions: dict[str, Version] = {}
+        self.values: dict[str, Any] = {}
+
+    def put(self, value: Any, base: str | None) -> str:
+        version = f"{len(self.rows):04d}"
+        known = self.versions.get(base) if base else None
+        self.versions[version], self.rows[version] = stored(version, split(value, codec, ""), known)
+        self.values[version] = value
+        return version
+
+    def read(self, version: str) -> Version:
+        return chained(self.rows, version, self.versions[version].root, "here")
+
+
+@given(st.lists(st.tuples(values, st.integers(0, 5)), min_size=1, max_size=12))
+def test_every_version_reads_back_whatever_it_is_a_change_of(history: list[tuple[Any, int]]) -> None:
+    """Versions may be made of any earlier one, as forks do."""
+    kept = Stored()
+    made: list[str] = []
+    for value, back in history:
+        made.append(kept.put(value, made[-1 - back] if back < len(made) else None))
+    for version in made:
+        read = kept.read(version)
+        assert join(read.parts, codec, "") == kept.values[version]
+        if isinstance(kept.values[version], dict):
+            assert list(join(read.parts, codec, "")) == list(kept.values[version])
+        assert read == kept.versions[version]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda items: [*items, "new" * 30],
+        lambda items: items[:-1],
+        lambda items: [*items[:20], "other" * 20, *items[21:]],
+        lambda items: [*items[:20], *items[22:]],
+        lambda items: ["first" * 20, *items],
+        lambda items: items,
+    ],
+    ids=["append", "pop", "edit", "remove", "prepend", "same"],
+)
+def test_a_small_change_of_a_list_is_a_small_row(change: Any) -> None:
+    kept = Stored()
+    items = [f"message {n} " * 10 for n in range(50)]
+    first = kept.put(items, None)
+    second = kept.put(change(items), first)
+    assert len(kept.rows[second]) < 300 < len(kept.rows[first])
+    assert join(kept.read(second).parts, codec, "") == change(items)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: {**d, "k5": "changed"},
+        lambda d: {**d, "new": 1},
+        lambda d: {k: v for k, v in d.items() if k != "k7"},
+    ],
+    ids=["set", "add", "remove"],
+)
+def test_a_small_change_of_a_dict_is_a_small_row(change: Any) -> None:
+    kept = Stored()
+    first = kept.put({f"k{n}": "value " * 20 for n in range(30)}, None)
+    second = kept.put(change(kept.values[first]), first)
+    assert len(kept.rows[second]) < 100 < len(kept.rows[first])
+    assert list(join(kept.read(second).parts, codec, "").items()) == list(change(kept.values[first]).items())
+
+
+def test_a_dict_in_another_order_is_stored_whole() -> None:
+    kept = Stored()
+    first = kept.put({f"k{n}": "value " * 20 for n in range(30)}, None)
+    second = kept.put(dict(reversed(kept.values[first].items())), first)
+    assert bases(kept.rows[second]) is None
+    assert list(join(kept.read(second).parts, codec, "")) == list(kept.values[second])
+
+
+def test_a_value_changed_in_place_is_noticed() -> None:
+    kept = Stored()
+    value = [{"text": "one" * 50}, {"text": "two" * 50}, {"text": "three" * 50}]
+    first = kept.put(value, None)
+    value[1]["text"] = "2"
+    second = kept.put(value, first)
+    assert join(kept.read(second).parts, codec, "")[1] == {"text": "2"}
+    assert join(kept.read(first).parts, codec, "")[1] == {"text": "two" * 50}
+
+
+def test_disk_grows_with_what_was_said() -> None:
+    kept, version, said = Stored(), None, 0
+    messages: list[str] = []
+    for n in range(1000):
+        messages.append(f"{n} " + "word " * 100)
+        said += len(messages[-1])
+        version = kept.put(list(messages), version)
+    assert sum(map(len, kept.rows.values())) < 1.2 * said
+
+
+def test_reading_takes_at_most_about_twice_the_value() -> None:
+    """Edits all over the place are folded into a whole before the chain outweighs it."""
+    kept, version = Stored(), None
+    chance = random.Random(7)
+    items = ["x" * 100 for _ in range(100)]
+    for _ in range(500):
+        items[chance.randrange(100)] = chance.randbytes(50).hex()
+        version = kept.put(list(items), version)
+        assert kept.versions[version].chained <= 2 * kept.versions[version].parts.size + 512
+
+
+def test_many_tiny_changes_make_no_endless_chain() -> None:
+    kept, version = Stored(), None
+    for n in range(1000):
+        version = kept.put([0] * 300 + [n], version)
+    assert max(v.rows for v in kept.versions.values()) <= 257
+
+
+def test_damaged_chains_are_named() -> None:
+    kept = Stored()
+    first = kept.put(["x" * 100] * 50, None)
+    second = kept.put(["x" * 100] * 51, first)
+    third = kept.put(["x" * 100] * 52, second)
+    whole = {**kept.rows}
+    for rows, problem in [
+        ({k: v for k, v in whole.items() if k != second}, f"the row of version '{second}' is missing"),
+        ({**whole, second: b"\xc1"}, "cannot be read"),
+        ({**whole, second: b"\x90"}, "cannot be read"),
+        ({**whole, second: ormsgpack.packb([3, second, 0, 0, []])}, "begins with version"),
+        ({**whole, second: whole[first]}, f"begins with version '{second}' instead of '{first}'"),
+        ({**whole, first: ormsgpack.packb([0, b"x"])}, "do not fit together"),
+        ({**whole, first: ormsgpack.packb([2, []])}, "do not fit together"),
+        ({**whole, first: ormsgpack.packb([-1, []])}, "do not fit together: no kind of row -1"),
+        ({**whole, first: ormsgpack.packb([1, []])}, "do not fit together"),
+    ]:
+        with pytest.raises(CheckpointCorruptionError, match=problem):
+            chained(rows, third, first, "here")
+
+
+def test_a_cache_is_bounded_in_bytes_and_forgets_the_oldest() -> None:
+    cache: ByteCache[tuple[str, str], Version] = ByteCache(20_000, weight)
+    for n in range(100):
+        cache.put((f"t{n}", "c"), Version("1", "1", Whole(b"x" * 1000), 1, 1000))
+        assert cache.size <= 20_000
+    assert cache.get(("t0", "c")) is None
+    assert cache.get(("t99", "c")) is not None
+    cache.put(("big", "c"), Version("1", "1", Items((b"x" * 30_000,), 30_000), 1, 30_000))
+    assert cache.size <= 20_000
+    cache.put(("t99", "c"), Version("2", "2", Whole(b"y"), 1, 1))
+    cache.put(("t99", "d"), Version("2", "2", Whole(b"y"), 1, 1))
+    cache.forget("t99")
+    assert cache.get(("t99", "c")) is cache.get(("t99", "d")) is None
+    assert cache.size == 0
