@@ -57,7 +57,10 @@ AT_TERMINAL = (
 )
 PROMPT = "> "
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
-SECONDS = 60
+SECONDS = 100
+"""How long a process may take to say something: other tests start many at the same time."""
+
+pytestmark = pytest.mark.timeout(300)
 
 
 class Terminal:
@@ -117,9 +120,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def terminal(folder: Path, *words: str) -> Iterator[Terminal]:
     """The chat at a terminal of its own."""
     keyboard, screen = pty.openpty()
+    # Coverage, begun in a process that then becomes another one, now and then keeps that one from its start.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     process = subprocess.Popen(
         [sys.executable, "-c", AT_TERMINAL, "chat", *words],
         cwd=folder,
+        env=environment,
         stdin=screen,
         stdout=screen,
         stderr=screen,

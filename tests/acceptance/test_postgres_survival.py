@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -79,16 +80,20 @@ def checkpoints(store: PostgresStore, thread_id: str = "t") -> list[str]:
 def test_twenty_processes_may_be_the_first_to_start(postgres_url: str) -> None:
     """One of them makes schema and tables, and all of them save."""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(STARTER), postgres_url]
-    processes = [
-        subprocess.Popen(
-            [*command, f"p{number}", "tenant"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for number in range(20)
-    ]  # fmt: skip
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    # Measuring coverage doubles the start of a process, and what they do is measured elsewhere.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    processes: list[subprocess.Popen[str]] = []
+    for number in range(20):
+        processes.append(
+            subprocess.Popen(
+                [*command, f"p{number}", "tenant"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            )
+        )  # fmt: skip
+        if number % 2:  # imports first, two at a time, so that other tests get their share of the machine
+            for process in processes[-2:]:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import signal
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
@@ -112,13 +113,14 @@ def test_an_interrupted_wait_cancels_and_waits_for_the_end(portal: Portal) -> No
 
     def press_ctrl_c() -> None:
         begun.wait()
+        time.sleep(0.5)  # until the caller waits for the result
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     hand = threading.Thread(target=press_ctrl_c)
     hand.start()
     with pytest.raises(KeyboardInterrupt):
         portal.call(slow)
-    assert ended.is_set()
+    assert ended.wait(20)
     hand.join()
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import copy
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -24,6 +22,7 @@ from langgraph.checkpoint.base import (
 
 from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
+from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.recall import Found, Recall
 from petal.checkpoints.records import Reader, Save, Store, Transaction
 from petal.checkpoints.rows import Namespace, Rows
@@ -40,7 +39,7 @@ CACHE_BYTES = 64 * 2**20
 """What the caches of encoded values and headers may take together by default."""
 
 
-class PetalSaver(BaseCheckpointSaver[str]):
+class PetalSaver(Closable, BaseCheckpointSaver[str]):
     """Keeps checkpoints linear on disk, durable when a save returns, for sync and async callers of any loop.
 
     Nothing is opened before the first use. Every method may raise `CheckpointerUnavailableError` (the storage
@@ -69,32 +68,9 @@ class PetalSaver(BaseCheckpointSaver[str]):
         """Bytes that are held of threads which passed through; at most `cache_bytes`."""
         return self._recall.size
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.where}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def close(self) -> None:
         """Finishes what was begun, then closes all connections. Closing twice is fine."""
         self._engine.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await asyncio.to_thread(self.close)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of the thread in the config's namespace."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -27,6 +25,7 @@ from petal.checkpoints.langgraph import lineage
 from petal.checkpoints.langgraph.dialect import Dialect
 from petal.checkpoints.langgraph.serde import NamingSerializer
 from petal.checkpoints.langgraph.storage import Storage
+from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.threads import ThreadInfo
 from petal.core.config.checkpointer import Durability
 from petal.errors import ThreadIdRequiredError
@@ -39,7 +38,7 @@ PAGE = 50
 _VERSIONS = InMemorySaver()
 
 
-class LangGraphSaver(BaseCheckpointSaver[str]):
+class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
     """LangGraph's saver of one storage, made whole: sync and async, shared by threads, closed properly.
 
     Sync methods work on the caller's thread, also inside a running event loop; async ones do the same on
@@ -61,32 +60,9 @@ class LangGraphSaver(BaseCheckpointSaver[str]):
         """The storage as a URL, without any password."""
         return self._storage.dialect.where
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.where}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def close(self) -> None:
         """Waits for running operations, then closes all connections. Closing twice is fine."""
         self._storage.close()
-
-    async def aclose(self) -> None:
-        """Like `close`."""
-        await asyncio.to_thread(self.close)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the thread's newest in the config's namespace."""
