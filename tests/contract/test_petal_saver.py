@@ -280,6 +280,7 @@ def test_copies_and_forks_are_exact_and_independent(saver: PetalSaver) -> None:
     for turn in range(5):
         graph.invoke({"messages": [HumanMessage(str(turn))]}, on("t"), durability="sync")
     before = list(saver.list(on("t")))
+    assert saver.verify() == []
     saver.copy_thread("t", "copy")
 
     def without_thread(found: Any) -> Any:
@@ -601,7 +602,9 @@ async def test_delta_channels_begin_with_their_last_snapshot(saver: PetalSaver) 
     assert (await compiled.aget_state(on("t"))).values["lines"] == [x for run in range(5) for x in (str(run), "line")]
     states = [state.values.get("lines", []) for state in compiled.get_state_history(on("t"))]
     assert [len(lines) for lines in states] == sorted((len(lines) for lines in states), reverse=True)
-    assert saver.get_delta_channel_history(config=on("nobody"), channels=["lines"]) == {"lines": {"writes": []}}
+    nothing = {"lines": {"writes": []}}
+    assert saver.get_delta_channel_history(config=on("nobody"), channels=["lines"]) == nothing
+    assert await saver.aget_delta_channel_history(config=on("nobody"), channels=["lines"]) == nothing
 
 
 def test_a_missing_ancestor_ends_a_delta_channels_history(durable_storage: CheckpointerConfig) -> None:
