@@ -564,6 +564,13 @@ def test_any_combination_of_fields_that_were_set_comes_back() -> None:
         assert codec.decode(codec.encode(model)).model_fields_set == model.model_fields_set
 
 
+def test_messages_that_hold_unusual_values_come_back_alone_and_in_a_list() -> None:
+    unusual = lc.HumanMessage("hi", additional_kwargs={"at": datetime(2026, 1, 2, tzinfo=UTC), "seen": {1, 2}})
+    plain = lc.HumanMessage("plain")
+    for value in (unusual, [plain, unusual, plain], [unusual, {"not": "a message"}, plain]):
+        assert CODEC.decode(CODEC.encode(value)) == value
+
+
 def test_what_is_read_is_its_own() -> None:
     """Values are mutable, and the same bytes may be read twice."""
     message = lc.AIMessage("x", response_metadata={"a": [1]})

@@ -6,10 +6,11 @@ import asyncio
 import contextvars
 import signal
 import threading
-import time
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import pytest
+from anyio.from_thread import BlockingPortal
 
 from petal.core.portal import Portal
 
@@ -113,7 +114,6 @@ def test_an_interrupted_wait_cancels_and_waits_for_the_end(portal: Portal) -> No
 
     def press_ctrl_c() -> None:
         begun.wait()
-        time.sleep(0.5)  # until the caller waits for the result
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     hand = threading.Thread(target=press_ctrl_c)
@@ -122,6 +122,55 @@ def test_an_interrupted_wait_cancels_and_waits_for_the_end(portal: Portal) -> No
         portal.call(slow)
     assert ended.wait(20)
     hand.join()
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_an_interrupt_during_the_hand_over_leaves_nothing_running(
+    portal: Portal, handed_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def slow() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    hand_over = BlockingPortal.start_task_soon
+
+    def interrupted(self: BlockingPortal, *args: Any) -> Any:
+        monkeypatch.setattr(BlockingPortal, "start_task_soon", hand_over)
+        if handed_over:
+            hand_over(self, *args)
+        raise KeyboardInterrupt
+
+    portal.call(double, 1)
+    monkeypatch.setattr(BlockingPortal, "start_task_soon", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(slow)
+    assert begun.is_set() == ended.is_set() == handed_over
+    assert portal.call(double, 2) == 4
+
+
+def test_a_generator_left_on_the_portals_own_thread_is_closed_without_waiting(portal: Portal) -> None:
+    closed = threading.Event()
+
+    async def count() -> AsyncGenerator[int, None]:
+        try:
+            for n in range(10):
+                yield n
+        finally:
+            closed.set()
+
+    items = portal.iterate(count)
+    assert next(items) == 0
+
+    async def leave() -> None:
+        items.close()  # type: ignore[attr-defined]
+
+    portal.call(leave)
+    assert closed.wait(20)
 
 
 def test_a_closed_portal_starts_again(portal: Portal) -> None:

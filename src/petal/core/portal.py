@@ -43,7 +43,7 @@ class Portal:
 
     def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
         """The items of an async generator, which goes on only when the next one is asked for."""
-        portal, _ = self._start()
+        portal, thread = self._start()
         # The generator lives in one task from its first item to its closing: its context variables and
         # cancel scopes belong to that task.
         ask, asked = anyio.create_memory_object_stream[None](0)
@@ -63,12 +63,13 @@ class Portal:
                 raise anyio.EndOfStream from None
             return await given.receive()
 
-        async def close() -> None:
+        def close() -> None:
             ask.close()
             given.close()
 
         producer = _Task(portal, produce, (), {})
         try:
+            producer.start()
             while True:
                 try:
                     item = _Task(portal, step, (), {}).result()
@@ -77,8 +78,12 @@ class Portal:
                 yield item
             producer.result()
         finally:
-            producer.cancel()
-            _Task(portal, close, (), {}).result()
+            if threading.get_ident() == thread:  # the garbage collector ran there: nothing may be waited for
+                producer.stop()
+                close()
+            else:
+                producer.cancel()
+                portal.call(close)
 
     def close(self) -> None:
         """End the loop and its thread; the next call starts another."""
@@ -109,22 +114,42 @@ class _Task(Generic[T]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
+        self._portal = portal
+        self._function, self._args, self._kwargs = function, args, kwargs
+        self._scope: anyio.CancelScope | None = None
         self._ended = threading.Event()
-        self._future: Future[T] = portal.start_task_soon(self._run, function, args, kwargs)
+        self._future: Future[T] | None = None
 
-    async def _run(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        try:
-            return await function(*args, **kwargs)
-        finally:
-            self._ended.set()
+    def start(self) -> Future[T]:
+        if self._future is None:
+            self._future = self._portal.start_task_soon(self._run)
+        return self._future
 
     def result(self) -> T:
         try:
-            return self._future.result()
+            return self.start().result()
         except BaseException:
             self.cancel()
             raise
 
     def cancel(self) -> None:
-        if self._future.cancel():
+        """Stop the coroutine and wait for its end, also when an interrupt came while it was being handed over."""
+        if self._ended.is_set():
+            return
+        # A portal begins its tasks in order: once this call ran there, the coroutine has begun or never will.
+        self._portal.call(self.stop)
+        if self._scope is not None:
             self._ended.wait()
+
+    def stop(self) -> None:
+        """Cancel it, on the portal's own thread."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _run(self) -> T:
+        try:
+            with anyio.CancelScope() as self._scope:
+                return await self._function(*self._args, **self._kwargs)
+            raise anyio.get_cancelled_exc_class()  # nobody waits for the result any more
+        finally:
+            self._ended.set()
