@@ -23,7 +23,8 @@ PetalError
     ├── CheckpointerUnavailableError (ConnectionError)
     ├── CheckpointNotFoundError (LookupError)
     ├── CheckpointCorruptionError
-    └── CheckpointConflictError
+    ├── CheckpointConflictError
+    └── ValueNotSavableError (TypeError)     of petal.checkpoints.codec: a value would not come back as it is
 ```
 
 Every error can be pickled and says what to do about it; none prints a secret.

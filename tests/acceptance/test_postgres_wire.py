@@ -359,7 +359,7 @@ def use_all(store: PostgresStore, thread_id: str) -> None:
     with pytest.raises(ZeroDivisionError):
         give_up(store, thread_id)
     with store.reader() as reader:
-        found = reader.checkpoints(CheckpointQuery(thread_id=thread_id, labels=(b"label...",)))
+        found = reader.checkpoints(CheckpointQuery(thread_id=thread_id, labels=((b"label...",),)))
         assert [row.id for row in found] == ["3", "2"]
         assert [row.checkpoint_id for row in reader.writes(thread_id, "", ["2"])] == ["2"]
     assert tally(store)[thread_id] == all_of(2)

@@ -182,7 +182,7 @@ def whole(reader: Reader) -> list[str]:
         assert row.header == b"header of " + row.id.encode()
         assert len(reader.chains(row.thread_id, "", [("messages", row.id), ("x", row.id)])) == 2
         assert len(reader.writes(row.thread_id, "", [row.id])) == 2
-    found = reader.checkpoints(CheckpointQuery(labels=(b"label",), limit=100_000))
+    found = reader.checkpoints(CheckpointQuery(labels=((b"label",),), limit=100_000))
     assert [row.id for row in found] == [row.id for row in rows]
     entries = reader.threads(ThreadQuery())
     assert {entry.thread_id: entry.checkpoints for entry in entries} == {

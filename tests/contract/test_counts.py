@@ -43,8 +43,9 @@ ROWS = 3 + 3 + 4
 # the node's write, in the channel); compressed, each is half as long, and up to 200 bytes are around it. A header has
 # 300 bytes, the versions of all channels; a checkpoint's metadata has 40. Measured: 3,530.
 BYTES = 5 * (SAID // 2 + 200) + 3 * (300 + 40) + 100
-# BEGIN, an INSERT for the thread's entry in the index, and COMMIT of each transaction; one INSERT a row. Measured: 25.
-CHANGES = 3 * COMMITS + ROWS
+# BEGIN, an INSERT for the thread's entry in the index, and COMMIT of each transaction; one INSERT for each table that
+# has new rows, which are checkpoints and values, or writes; and a look whether the parent of each checkpoint is there.
+CHANGES = 3 * COMMITS + 3 * 2 + 2 + 3
 # The turn begins with a load, which finds the messages at hand: BEGIN, the checkpoint, its writes, ROLLBACK.
 STATEMENTS_OF_A_WARM_LOAD = 4
 # And the messages' chain of changes.

@@ -11,24 +11,30 @@ import random
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import psycopg
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Overwrite
 
-from petal.checkpoints import MemorySaver, SqliteSaver, open_checkpointer
-from petal.checkpoints.codec import RawValue, ValueNotSavableError
+from petal.checkpoints import MemorySaver, SqliteSaver, lineage, open_checkpointer
+from petal.checkpoints.codec import Codec, RawValue, ValueNotSavableError
+from petal.checkpoints.envelope import Place
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
+from petal.checkpoints.records import ValueRow
 from petal.checkpoints.saver import PetalSaver
-from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.config.checkpointer import CheckpointerConfig, PostgresOptions, SqliteOptions
 from petal.core.factory import AgentFactory
 from petal.errors import (
     CheckpointCorruptionError,
@@ -693,3 +699,207 @@ def test_verification_tells_of_rows_that_no_key_opens(
 def test_a_header_that_cannot_be_read_says_so(data: bytes) -> None:
     with pytest.raises(CheckpointCorruptionError, match="its header cannot be read"):
         Header.unpacked(data, "1ef", "checkpoint '1ef'")
+
+
+def put(
+    saver: PetalSaver, id: str, parent: str | None, value: Any, version: str, *, new: bool = True, run_id: str = "r"
+) -> None:
+    """Save a checkpoint with one channel, whose parent may be any."""
+    checkpoint = empty_checkpoint() | {"id": id, "channel_values": {"x": value}, "channel_versions": {"x": version}}
+    config = on("t", checkpoint_ns="", **({} if parent is None else {"checkpoint_id": parent}))
+    metadata: CheckpointMetadata = {"source": "loop", "step": 0, "run_id": run_id}
+    saver.put(config, checkpoint, metadata, {"x": version} if new else {})
+
+
+def value_of(saver: PetalSaver, id: str) -> Any:
+    found = saver.get_tuple(on("t", checkpoint_ns="", checkpoint_id=id))
+    assert found is not None
+    return found.checkpoint["channel_values"]["x"]
+
+
+BIG = "a" * 1000
+
+
+def test_a_version_may_be_called_new_again(storage: CheckpointerConfig) -> None:
+    """As a program does that copies checkpoints with all their versions."""
+    with open_checkpointer(storage, cache_bytes=0) as saver:
+        assert isinstance(saver, PetalSaver)
+        put(saver, "1", None, [BIG, "b"], "v1")
+        put(saver, "2", "1", [BIG, "b"], "v1")
+        assert value_of(saver, "1") == value_of(saver, "2") == [BIG, "b"]
+        assert saver.verify() == []
+
+
+def test_a_checkpoint_may_be_saved_again_under_another_parent(storage: CheckpointerConfig) -> None:
+    with open_checkpointer(storage, cache_bytes=0) as saver:
+        assert isinstance(saver, PetalSaver)
+        put(saver, "1", None, [BIG], "v1")
+        put(saver, "2", "1", [BIG, "b"], "v2")
+        put(saver, "3", "2", [BIG, "b"], "v2", new=False)
+        put(saver, "2", None, [BIG, "c"], "v2")
+        assert value_of(saver, "3") == [BIG, "b"]
+        assert value_of(saver, "2") == [BIG, "c"]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("gone", ["delete_thread", "delete_for_runs", "prune"])
+def test_what_was_deleted_meanwhile_is_not_leaned_on(saver: PetalSaver, gone: str, is_async: bool) -> None:
+    """A run that goes on after its past was deleted is saved with all that it holds."""
+    put(saver, "1", None, [BIG], "v1", run_id="r1")
+    rows = saver._rows
+    with PetalSaver(saver._engine.store, rows) as other:  # on the same storage, with caches of its own
+        put(other, "2", None, ["a newer one"], "v2")
+        match gone:
+            case "delete_thread":
+                other.delete_thread("t")
+            case "delete_for_runs":
+                other.delete_for_runs(["r1"])
+            case _:
+                other.prune(["t"])
+        if is_async:
+            checkpoint = empty_checkpoint() | {
+                "id": "3", "channel_values": {"x": [BIG, "b"]}, "channel_versions": {"x": "v3"},
+            }  # fmt: skip
+            asyncio.run(saver.aput(on("t", checkpoint_ns="", checkpoint_id="1"), checkpoint, {}, {"x": "v3"}))
+        else:
+            put(saver, "3", "1", [BIG, "b"], "v3")
+        put(saver, "4", "3", [BIG, "b", "c"], "v4")
+        assert value_of(other, "3") == [BIG, "b"]
+        assert value_of(other, "4") == [BIG, "b", "c"]
+        assert other.verify() == []
+
+
+def test_a_long_chat_lies_in_few_rows(saver: PetalSaver) -> None:
+    """Small rows are put into bundles, and forks from a bundled place and prunes go on reading them."""
+    graph = chat(saver)
+    for turn in range(50):
+        graph.invoke({"messages": [HumanMessage(f"{turn} " + "word " * 30)]}, on("t"), durability="sync")
+    saver._engine.journal.flush()
+    with saver._engine.store.transaction() as rows:
+        values = [row for row in rows.all_values("t", "") if row.channel == "messages"]
+    assert len(values) <= 1 + 100 // 32 + 32
+    states = list(graph.get_state_history(on("t")))
+    assert [len(state.values.get("messages", [])) for state in states if not state.next] == [*range(100, 0, -2)]
+    middle = next(state for state in states if len(state.values["messages"]) == 10 and not state.next)
+    fork = middle.config["configurable"]["checkpoint_id"]
+    saver.fork_thread("t", fork, "fork")
+    graph.invoke({"messages": [HumanMessage("again")]}, middle.config, durability="sync")
+    assert len(said(saver)) == len(said(saver, "fork")) + 2 == 12
+    assert saver.verify() == []
+    saver.prune(["t"])
+    saver._recall.forget("t")
+    assert len(said(saver)) == 12
+    [*threads] = saver.threads()
+    with saver._engine.store.transaction() as change:
+        for thread in threads:
+            change.recount(thread.thread_id)
+    assert saver.threads() == threads
+    assert saver.verify() == []
+
+
+def test_a_damaged_bundle_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    with SqliteSaver(file) as saver:
+        graph = chat(saver)
+        for turn in range(20):
+            graph.invoke({"messages": [HumanMessage(f"{turn} " + "word " * 30)]}, on("t"), durability="sync")
+    with sqlite3.connect(file) as connection:
+        [(version, data)] = connection.execute("SELECT version, data FROM petal_values WHERE version LIKE '+%'")
+        connection.execute("UPDATE petal_values SET data = ? WHERE version = ?", (data[:-1] + b"?", version))
+    connection.close()
+    with SqliteSaver(file) as saver:
+        with pytest.raises(CheckpointCorruptionError, match="checksum"):
+            saver.get_tuple(on("t"))
+        assert any(repr(version) in damage.where for damage in saver.verify())
+        row = ValueRow("t", "", "messages", "root", version, b"")
+        place = Place.value("t", "", "messages", version)
+        for wrong in (b"\xc1", b"\x91\xa1x"):
+            with pytest.raises(CheckpointCorruptionError, match="cannot be read"):
+                saver._rows.chain([replace(row, data=saver._rows.envelope.seal(wrong, place))], "messages", "root")
+
+
+def test_rows_that_cannot_be_put_together_are_told_and_left(
+    saver: PetalSaver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing depends on it, so a run goes on."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise CheckpointerUnavailableError(saver.where, "the disk is full", "Free some space")
+
+    monkeypatch.setattr(lineage, "bundle", fail)
+    graph = chat(saver)
+    for turn in range(20):
+        graph.invoke({"messages": [HumanMessage(f"{turn} " + "word " * 30)]}, on("t"), durability="sync")
+    saver._engine.journal.flush()
+    assert "putting rows together failed" in caplog.text
+    assert len(said(saver)) == 40
+
+
+def test_history_is_listed_without_values(saver: PetalSaver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page, as `list` gives it."""
+    graph = chat(saver)
+    for turn in range(3):
+        graph.invoke({"messages": [HumanMessage(str(turn))]}, on("t"), durability="sync")
+    wanted = list(saver.list(on("t")))
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a value was read")
+
+    monkeypatch.setattr(Codec, "decode_items", fail)
+    monkeypatch.setattr(type(saver._rows), "chain", fail)
+    first = saver.checkpoints("t", 4)
+    rest = asyncio.run(saver.acheckpoints("t", 50, first[-1]))
+    assert [info.checkpoint_id for info in first + rest] == [found.checkpoint["id"] for found in wanted]
+    for info, found in zip(first + rest, wanted, strict=True):
+        assert set(info.channels) == set(found.checkpoint["channel_values"])
+        assert (info.thread_id, info.ns, info.created) == ("t", "", found.checkpoint["ts"])
+        assert info.metadata == found.metadata
+        parent = found.parent_config and found.parent_config["configurable"]["checkpoint_id"]
+        assert info.parent_id == parent
+    assert saver.checkpoints("t", 0) == saver.checkpoints("nobody") == saver.checkpoints("t", ns="sub") == []
+    assert len(saver.checkpoints("t", ns=None)) == len(wanted)
+
+
+ALTERED = [
+    ("UPDATE petal_checkpoints SET parent_id = NULL WHERE parent_id IS NOT NULL", "header"),
+    ("UPDATE petal_checkpoints SET parent_id = id WHERE parent_id IS NOT NULL", "header"),
+    ("UPDATE petal_checkpoints SET source = 'input'", "header"),
+    ("UPDATE petal_checkpoints SET step = step + 1", "header"),
+    ("UPDATE petal_checkpoints SET run_id = 'none'", "header"),
+    ("UPDATE petal_checkpoints SET run_id = NULL", "header"),
+    ("UPDATE petal_writes SET task_path = 'z'", "write"),
+]
+
+
+@pytest.mark.parametrize(("statement", "part"), ALTERED)
+def test_what_stands_in_clear_cannot_be_altered(durable_storage: CheckpointerConfig, statement: str, part: str) -> None:
+    """A row vouches for each of its columns, not only for its bytes."""
+    with open_checkpointer(durable_storage) as saver:
+        assert isinstance(saver, PetalSaver)
+        graph = chat(saver)
+        graph.invoke({"messages": []}, {**on("t"), "metadata": {"run_id": "run"}}, durability="sync")
+        assert saver.verify() == []
+        options = durable_storage.options
+        if isinstance(options, SqliteOptions):
+            with closing(sqlite3.connect(options.db_file)) as connection, connection:
+                connection.execute(statement)
+        elif isinstance(options, PostgresOptions):
+            with psycopg.connect(options.connection_string.get_secret_value()) as server:
+                server.execute(statement)
+        assert saver.verify()
+        assert all(part in damage.where for damage in saver.verify())
+        with pytest.raises(CheckpointCorruptionError, match="checksum does not match its content and its place"):
+            list(saver.list(on("t")))
+
+
+def test_pruned_checkpoints_are_first_ones(saver: PetalSaver) -> None:
+    """Sealed as such."""
+    graph = chat(saver)
+    for _ in range(2):
+        graph.invoke({"messages": []}, on("t"), durability="sync")
+    saver.prune(["t"])
+    saver.copy_thread("t", "u")
+    for thread_id in "tu":
+        [kept] = saver.list(on(thread_id))
+        assert kept.parent_config is None
+    assert saver.verify() == []

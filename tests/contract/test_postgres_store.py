@@ -30,8 +30,8 @@ NOW = "2026-01-01T00:00:00+00:00"
 WHERE = "postgresql://test"
 
 
-def made(url: str, **options: Any) -> PostgresStore:
-    return PostgresStore(PostgresOptions(connection_string=url, **options), WHERE)
+def made(url: str, read_only: bool = False, **options: Any) -> PostgresStore:
+    return PostgresStore(PostgresOptions(connection_string=url, **options), WHERE, read_only=read_only)
 
 
 @contextmanager
@@ -156,6 +156,54 @@ def test_what_is_set_to_read_only_is_refused(postgres_url: str, guest: str, sett
     assert told(failure(again, again.open)) == (
         WHERE, "the server, the database or the user is set to read only", read_only,
     )  # fmt: skip
+
+
+def test_a_role_that_may_only_read_can_inspect(postgres_url: str, guest: str) -> None:
+    """Also where everything is set to read only, and while another process holds the lock to make tables."""
+    with opened(postgres_url) as owner:
+        owner.commit([save("1", labels=(b"label...",), run_id="run")])
+    run(
+        postgres_url,
+        "GRANT USAGE ON SCHEMA public TO guest",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest",
+        f"ALTER DATABASE {urlsplit(postgres_url).path[1:]} SET default_transaction_read_only = on",
+    )
+    with psycopg.connect(postgres_url) as busy:
+        busy.execute("SELECT pg_advisory_lock(%s), pg_advisory_lock(%s)", (key("public", ""), key("public", "t")))
+        with opened(guest, read_only=True) as store:
+            assert ids(store) == ids(store, thread_id="t", labels=((b"label...",),)) == ["1"]
+            assert names(store) == ["t"]
+            with store.reader() as reader:
+                assert [row.data for row in reader.chains("t", "", [("messages", "1")])] == [b"value"]
+
+
+def test_inspection_changes_nothing(postgres_url: str) -> None:
+    """Whatever the role may do."""
+    with opened(postgres_url) as owner, opened(postgres_url, read_only=True) as store:
+        owner.commit([save("1")])
+        refusal = WHERE, "it was opened only to be looked at", "Open it without inspect to change it"
+        assert told(failure(store, lambda: store.commit([save("2")]))) == refusal
+        assert told(failure(store, lambda: store.transaction().__enter__())) == refusal
+        assert ids(store) == ["1"]
+
+
+def test_inspection_makes_and_upgrades_no_tables(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = made(postgres_url, read_only=True)
+    missing = failure(stranger, stranger.open)
+    assert type(missing) is CheckpointerError
+    assert str(missing) == (
+        f"{WHERE} has no tables of this version of Petal: nothing was kept in it yet, or by an older one. "
+        "A run makes them."
+    )
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+    with opened(postgres_url):
+        pass
+    newer = (*postgres_migrations.MIGRATIONS, ("CREATE TABLE {s}.more (x int)",))
+    monkeypatch.setattr(postgres_migrations, "MIGRATIONS", newer)
+    assert str(failure(stranger, stranger.open)) == str(missing)
+    run(postgres_url, "UPDATE petal_meta SET value = '99' WHERE key = 'format'")
+    assert "was written by a newer Petal" in str(failure(stranger, stranger.open))
 
 
 def test_current_tables_need_no_right_to_make_tables(postgres_url: str, guest: str) -> None:
@@ -513,11 +561,23 @@ READS: dict[str, tuple[int, Callable[[Reader], Any]]] = {
         3,
         lambda reader: reader.checkpoints(CheckpointQuery("t7", "", limit=3, after=("0005", "t7", ""))),
     ),
-    "common label": (5, lambda reader: reader.checkpoints(CheckpointQuery(labels=(b"common..",), limit=5))),
-    "rare label": (1, lambda reader: reader.checkpoints(CheckpointQuery(labels=(b"rare....",), limit=5))),
+    "common label": (5, lambda reader: reader.checkpoints(CheckpointQuery(labels=((b"common..",),), limit=5))),
+    "rare label": (1, lambda reader: reader.checkpoints(CheckpointQuery(labels=((b"rare....",),), limit=5))),
+    "either label": (
+        5,
+        lambda reader: reader.checkpoints(CheckpointQuery(labels=((b"common..", b"often..."),), limit=5)),
+    ),
+    "one of two rare labels": (
+        2,
+        lambda reader: reader.checkpoints(CheckpointQuery(labels=((b"rare....", b"none....", b"seldom.."),), limit=5)),
+    ),
+    "either label in a thread": (
+        5,
+        lambda reader: reader.checkpoints(CheckpointQuery("t3", labels=((b"common..", b"often..."),), limit=5)),
+    ),
     "label in a thread": (
         1,
-        lambda reader: reader.checkpoints(CheckpointQuery("t3", labels=(b"common..", b"rare...."), limit=5)),
+        lambda reader: reader.checkpoints(CheckpointQuery("t3", labels=((b"common..",), (b"rare....",)), limit=5)),
     ),
     "run": (10, lambda reader: reader.checkpoints(CheckpointQuery(run_id="run7"))),
     "threads": (5, lambda reader: reader.threads(ThreadQuery(limit=5))),
@@ -539,7 +599,8 @@ def crowded(_own_postgres: PostgresServer) -> str:
 
 def thread_save(number: int, id: str) -> Save:
     thread_id = f"t{number}"
-    labels = (b"common..", b"rare....") if (thread_id, id) == ("t3", "0003") else (b"common..",)
+    extra = {("t3", "0003"): b"rare....", ("t4", "0004"): b"seldom.."}.get((thread_id, id), b"often...")
+    labels = b"common..", extra
     return Save(
         CheckpointRow(thread_id, "", id, None, "loop", int(id), f"run{number}", b"header", b"metadata", labels),
         [ValueRow(thread_id, "", "messages", "0000", id, b"delta"), ValueRow(thread_id, "", "other", id, id, b"whole")],
@@ -550,8 +611,11 @@ def thread_save(number: int, id: str) -> Save:
 
 
 def fetched(url: str) -> tuple[int, int]:
-    """Rows read so far one after the other, and by an index."""
-    with psycopg.connect(url) as connection:
+    """Rows read so far one after the other, and by an index; sessions that ended are counted once they are gone."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        while connection.execute(others).fetchone():
+            pass
         row = connection.execute(
             "SELECT sum(seq_tup_read)::int, sum(idx_tup_fetch)::int FROM pg_stat_user_tables"
         ).fetchone()
@@ -566,12 +630,23 @@ def test_a_read_touches_no_more_than_it_gives(crowded: str, name: str, analyzed:
     if analyzed:
         run(crowded, "ANALYZE")
     rows, ask = READS[name]
-    with opened(crowded) as store:
+    touches_little(crowded, rows, ask)
+
+
+def test_a_search_for_two_entries_begins_with_the_rare_one(crowded: str) -> None:
+    """Once the server knows which one that is."""
+    run(crowded, "ANALYZE")
+    query = CheckpointQuery(labels=((b"common..", b"often..."), (b"none....", b"rare....")), limit=5)
+    touches_little(crowded, 1, lambda reader: reader.checkpoints(query))
+
+
+def touches_little(url: str, rows: int, ask: Callable[[Reader], Any]) -> None:
+    with opened(url) as store:
         store.read(ask)
-    before = fetched(crowded)
-    with opened(crowded) as store:
+    before = fetched(url)
+    with opened(url) as store:
         found = store.read(ask)
-    after = fetched(crowded)
+    after = fetched(url)
     assert (len(found) if isinstance(found, list) else 1) == rows
     assert after[0] - before[0] <= 2  # the table of the format
     assert after[1] - before[1] <= 4 * rows + 20

@@ -18,6 +18,7 @@ from petal.checkpoints.postgres import PostgresStore
 from petal.checkpoints.records import (
     CheckpointQuery,
     CheckpointRow,
+    OrphanedSave,
     Reader,
     Save,
     Status,
@@ -138,7 +139,7 @@ def test_what_is_unknown_is_empty(store: Store) -> None:
             assert rows.checkpoints(CheckpointQuery(thread_id=thread_id, ns=ns)) == []
             assert rows.chains(thread_id, ns, [("messages", "1")]) == []
             assert rows.chains(thread_id, ns, []) == []
-            assert rows.roots(thread_id, ns, [("messages", "1")]) == {}
+            assert rows.values(thread_id, ns, [("messages", "1")]) == []
             assert rows.writes(thread_id, ns, ["1"]) == rows.writes(thread_id, ns, []) == []
             assert rows.all_values(thread_id, ns) == []
     with store.transaction() as rows:
@@ -193,17 +194,32 @@ def test_checkpoints_are_found_by_each_column(store: Store) -> None:
     assert ids(store, step=-1) == ["1"]
     assert ids(store, step=0) == ["3", "2"]
     assert ids(store, run_id="r1", source="loop") == ["2"]
-    assert ids(store, labels=(RED,)) == ["4", "2", "1"]
-    assert ids(store, labels=(RED,), before="4") == ["2", "1"]
-    assert ids(store, labels=(RED, BLUE)) == ["4", "2"]
-    assert ids(store, thread_id="t", labels=(RED, BLUE)) == ["2"]
-    assert ids(store, labels=(b"none....",)) == []
+    assert ids(store, labels=((RED,),)) == ["4", "2", "1"]
+    assert ids(store, labels=((RED,),), before="4") == ["2", "1"]
+    assert ids(store, labels=((RED,), (BLUE,))) == ["4", "2"]
+    assert ids(store, thread_id="t", labels=((RED,), (BLUE,))) == ["2"]
+    assert ids(store, labels=((b"none....",),)) == []
+    assert ids(store, labels=((RED, BLUE),)) == ["4", "3", "2", "1"]
+    assert ids(store, labels=((BLUE, RED),), before="4", limit=2) == ["3", "2"]
+    assert ids(store, labels=((BLUE, b"none...."),)) == ["4", "3", "2"]
+    assert ids(store, labels=((BLUE, b"none...."), (b"other...", RED, b"none...."))) == ["4", "2"]
+    assert ids(store, labels=((RED, BLUE), (BLUE,)), source="loop") == ["3", "2"]
+    assert ids(store, thread_id="t", labels=((b"none....", BLUE), (RED, BLUE))) == ["3", "2"]
+    assert ids(store, labels=((RED,), ())) == ids(store, thread_id="t", labels=((),)) == []
     assert ids(store, limit=2) == ["4", "3"]
     assert ids(store, thread_id="t'; DROP TABLE petal_threads; --") == []
 
 
 @pytest.mark.parametrize(
-    "query", [{}, {"thread_id": "t"}, {"ns": "sub"}, {"labels": (RED,)}, {"thread_id": "t", "ns": ""}]
+    "query",
+    [
+        {},
+        {"thread_id": "t"},
+        {"ns": "sub"},
+        {"labels": ((RED,),)},
+        {"labels": ((RED, BLUE),)},
+        {"thread_id": "t", "ns": ""},
+    ],
 )
 def test_pages_hold_each_checkpoint_once(store: Store, query: dict[str, Any]) -> None:
     """One id may stand in several threads and namespaces."""
@@ -238,15 +254,47 @@ def test_a_chain_is_the_whole_and_its_changes(store: Store) -> None:
     assert versions(("other", "1")) == ["2"]
 
 
-def test_a_version_tells_where_its_chain_begins(store: Store) -> None:
-    store.commit([Save(values=[value("1"), value("2", "1"), value("2", "0", channel="other")])])
+def test_value_rows_are_found_by_name(store: Store) -> None:
+    rows = [value("1"), value("2", "1"), value("2", "0", channel="other")]
+    store.commit([Save(values=rows)])
     asked = [("messages", "2"), ("messages", "1"), ("other", "2"), ("other", "1"), ("messages", "9")]
     with store.reader() as reader:
-        assert reader.roots("t", "", asked) == {
-            ("messages", "2"): "1", ("messages", "1"): "1", ("other", "2"): "0",
-        }  # fmt: skip
-        assert reader.roots("t", "", []) == {}
-        assert reader.roots("t", "sub", asked) == reader.roots("u", "", asked) == {}
+        assert sorted(reader.values("t", "", asked), key=_place) == sorted(rows, key=_place)
+        assert reader.values("t", "", []) == []
+        assert reader.values("t", "sub", asked) == reader.values("u", "", asked) == []
+
+
+def test_a_save_that_leans_needs_its_parent(store: Store) -> None:
+    """All of its group is refused with it; a parent in the same group is enough."""
+    child = Save(checkpoint("2", parent_id="1"), [value("2", "1")], leans=True)
+    with pytest.raises(OrphanedSave):
+        store.commit([Save(checkpoint("9")), child])
+    assert names(store) == []
+    with pytest.raises(OrphanedSave), store.transaction() as rows:
+        rows.save(child)
+    store.commit([Save(checkpoint("1"), [value("1")]), child])
+    store.commit([child])
+    with store.transaction() as rows:
+        rows.delete_checkpoints("t", "", ["1"])
+    with pytest.raises(OrphanedSave):
+        store.commit([Save(checkpoint("3", parent_id="1"), leans=True)])
+    store.commit([Save(checkpoint("3", parent_id="1"))])
+    store.commit([Save(checkpoint("4", parent_id="2"), leans=True)])
+
+
+def test_deleted_values_are_no_longer_counted(store: Store) -> None:
+    """Without reading all of the thread."""
+    store.commit([Save(checkpoint("1"), [value("1"), value("2", "1", data=b"x" * 100)])])
+    (before,) = store.read(lambda reader: reader.threads(ThreadQuery()))
+    with store.transaction() as rows:
+        rows.delete_values("t", "", [("messages", "2"), ("messages", "unknown")])
+    (after,) = store.read(lambda reader: reader.threads(ThreadQuery()))
+    assert after == replace(before, size=before.size - 100)
+    with store.transaction() as rows:
+        rows.recount("t")
+    assert store.read(lambda reader: reader.threads(ThreadQuery())) == [after]
+    with store.transaction() as rows:
+        rows.delete_values("nobody", "", [("messages", "2")])
 
 
 def test_writes_come_in_the_order_of_their_tasks(store: Store) -> None:
@@ -266,7 +314,7 @@ def test_a_checkpoint_that_is_there_is_replaced(store: Store) -> None:
         found = rows.checkpoint("t", "", "1")
         assert found is not None
         assert (found.header, found.step, rows.labels("t", "", "1")) == (b"new", 7, (BLUE,))
-    assert ids(store, labels=(RED,)) == []
+    assert ids(store, labels=((RED,),)) == []
     assert (info(store).checkpoints, info(store).size) == (1, len(b"new" + b"meta"))
 
 
@@ -405,7 +453,7 @@ def test_a_deleted_thread_is_gone(store: Store) -> None:
     with store.transaction() as rows:
         rows.delete_thread("t")
     with store.transaction() as rows:
-        assert [row.thread_id for row in rows.checkpoints(CheckpointQuery(labels=(RED,)))] == ["u"]
+        assert [row.thread_id for row in rows.checkpoints(CheckpointQuery(labels=((RED,),)))] == ["u"]
         assert not [*rows.all_values("t", ""), *rows.writes("t", "", ["1"]), *rows.labels("t", "", "1")]
     assert names(store) == ["u"]
 
@@ -418,7 +466,7 @@ def test_deleting_checkpoints_takes_their_writes_and_labels(store: Store) -> Non
         rows.delete_values("t", "", [("messages", "1"), ("other", "2")])
         rows.recount("t")
     with store.transaction() as rows:
-        assert [row.id for row in rows.checkpoints(CheckpointQuery(labels=(RED,)))] == ["2"]
+        assert [row.id for row in rows.checkpoints(CheckpointQuery(labels=((RED,),)))] == ["2"]
         assert [row.checkpoint_id for row in rows.writes("t", "", ["1", "2", "3"])] == ["2"]
         assert rows.labels("t", "", "1") == ()
         assert sorted(row.version for row in rows.all_values("t", "")) == ["2", "3"]
@@ -586,7 +634,9 @@ def _dump(store: Store) -> list[Any]:
     some_ids = ["0", "1", "10", "2", "a", "A"]
     queries = [
         CheckpointQuery(), CheckpointQuery(thread_id="t"), CheckpointQuery(thread_id="t", ns="", before="a"),
-        CheckpointQuery(labels=(RED,)), CheckpointQuery(thread_id="t", labels=(RED, BLUE)), CheckpointQuery(step=1),
+        CheckpointQuery(labels=((RED,),)), CheckpointQuery(thread_id="t", labels=((RED,), (BLUE,))),
+        CheckpointQuery(step=1),
+        CheckpointQuery(labels=((RED, BLUE),), limit=3), CheckpointQuery(labels=((BLUE, RED), (RED, b"other..."))),
         CheckpointQuery(run_id="r1", source="loop"), CheckpointQuery(after=("1", "t", ""), limit=3),
         CheckpointQuery(thread_id="T-2", after=("1", "T-2", "sub|1"), limit=2), CheckpointQuery(ns="sub|1", id="10"),
     ]  # fmt: skip
@@ -601,7 +651,8 @@ def _dump(store: Store) -> list[Any]:
             for ns in ("", "sub|1"):
                 dump += [_head(rows, thread_id, ns), rows.writes(thread_id, ns, some_ids)]
                 dump.append(sorted(rows.all_values(thread_id, ns), key=_place))
-                dump.append(rows.roots(thread_id, ns, [(channel, id) for channel in ("x", "y") for id in some_ids]))
+                names_of = [(channel, id) for channel in ("x", "y") for id in some_ids]
+                dump.append(sorted(rows.values(thread_id, ns, names_of), key=_place))
                 dump += [rows.labels(thread_id, ns, id) for id in some_ids]
                 dump += [
                     sorted(rows.chains(thread_id, ns, [(channel, root) for channel in ("x", "y")]), key=_place)

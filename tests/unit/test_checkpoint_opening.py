@@ -48,12 +48,20 @@ def test_a_missing_driver_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_front_knows_its_names() -> None:
     """Those, and no others."""
     assert dir(petal.checkpoints) == [
+        "Conversion",
+        "DatabaseStatus",
         "MemorySaver",
+        "PetalSaver",
         "PostgresSaver",
+        "Progress",
         "SqliteSaver",
         "ThreadInfo",
+        "ThreadsNotConvertedError",
+        "convert",
+        "database_status",
         "open_checkpointer",
         "types_in",
+        "upgrade_database",
     ]
     assert ThreadInfo.__module__ == "petal.checkpoints.threads"
     with pytest.raises(AttributeError, match=r"module 'petal\.checkpoints' has no attribute 'RedisSaver'"):

@@ -76,7 +76,7 @@ def test_a_missing_option_is_asked_for_when_it_is_needed(type: Any, message: str
         (
             {"type": "sqlite", "config": {"dbfile": "a"}},
             "sqlite checkpointer config has no option 'dbfile'. Did you mean 'db_file'? "
-            f"Known: {ALL_STORAGES}, db_file, busy_timeout.",
+            f"Known: {ALL_STORAGES}, db_file, busy_timeout, synchronous.",
         ),
         (
             {"config": {"zzz": 1}},
@@ -85,6 +85,14 @@ def test_a_missing_option_is_asked_for_when_it_is_needed(type: Any, message: str
         (
             {"type": "sqlite", "config": {"db_file": "a", "busy_timeout": 0}},
             "sqlite checkpointer config: busy_timeout: Input should be greater than 0.",
+        ),
+        (
+            {"type": "sqlite", "config": {"db_file": "a", "synchronous": "off"}},
+            "sqlite checkpointer config: synchronous: Input should be 'full' or 'normal'.",
+        ),
+        (
+            {"type": "sqlite", "config": {"db_file": "a", "engine": "langgraph", "synchronous": "normal"}},
+            "synchronous is an option of Petal's own engine, not of langgraph",
         ),
         (
             {"type": "sqlite", "config": {"db_file": ""}},

@@ -136,7 +136,7 @@ def test_without_cryptography_the_error_says_how_to_get_it(monkeypatch: pytest.M
 def test_without_keys_cryptography_is_not_even_imported() -> None:
     program = (
         "import sys; from petal.checkpoints.envelope import Envelope, Place; e = Envelope(); "
-        "p = Place.header('ada', '', '1'); e.open(e.seal(b'data', p), p); e.label('user', 'ada'); "
+        "p = Place.metadata('ada', '', '1'); e.open(e.seal(b'data', p), p); e.label('user', 'ada'); "
         "print('cryptography' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

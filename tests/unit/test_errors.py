@@ -8,6 +8,7 @@ import pickle
 import pytest
 
 from petal import errors
+from petal.checkpoints.codec import ValueNotSavableError
 
 EXAMPLES: list[errors.PetalError] = [
     errors.PetalError("something"),
@@ -34,6 +35,8 @@ EXAMPLES: list[errors.PetalError] = [
     errors.CheckpointCorruptionError("sqlite:///x.db", "file is not a database"),
     errors.CheckpointConflictError("t"),
 ]
+UNSAVABLE = ValueNotSavableError("channel 'x'", "socket.socket", "it is open")
+"""Defined beside what raises it."""
 
 
 def test_every_error_has_an_example_here() -> None:
@@ -41,7 +44,7 @@ def test_every_error_has_an_example_here() -> None:
     assert {type(example) for example in EXAMPLES} == defined
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [*EXAMPLES, UNSAVABLE], ids=lambda error: type(error).__name__)
 def test_errors_survive_pickling(error: errors.PetalError) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
@@ -49,7 +52,7 @@ def test_errors_survive_pickling(error: errors.PetalError) -> None:
     assert vars(again) == vars(error)
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", [*EXAMPLES, UNSAVABLE], ids=lambda error: type(error).__name__)
 def test_the_tree_at_the_top_of_the_module_is_the_tree(error: errors.PetalError) -> None:
     kind = type(error)
     line = next(line for line in (errors.__doc__ or "").splitlines() if kind.__name__ in line.split())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,8 @@ def opened(file: Path) -> Iterator[Open]:
     """Opens stores on the file, and closes them at the end."""
     stores = []
 
-    def open(read_only: bool = False, busy_timeout: float = 30.0) -> SqliteStore:
-        store = SqliteStore(SqliteOptions(db_file=str(file), busy_timeout=busy_timeout), WHERE, read_only=read_only)
+    def open(read_only: bool = False, **options: Any) -> SqliteStore:
+        store = SqliteStore(SqliteOptions(db_file=str(file), **options), WHERE, read_only=read_only)
         stores.append(store)
         store.open()
         return store
@@ -92,7 +95,7 @@ def test_every_key_begins_with_its_thread(opened: Open, file: Path) -> None:
 
 
 def test_a_group_is_one_transaction_with_full_sync(opened: Open) -> None:
-    """However many saves it holds: one commit, so one fsync, and one statement a row and a thread."""
+    """However many saves it holds: one commit, so one fsync, and few statements, of many rows each."""
     store = opened()
     connection = store._writer
     assert connection is not None
@@ -105,12 +108,56 @@ def test_a_group_is_one_transaction_with_full_sync(opened: Open) -> None:
     assert statements[-1] == "COMMIT"
     counted = {kind: statements.count(kind) for kind in sorted(set(statements[1:-1]))}
     assert counted == {
-        "INSERT INTO petal_checkpoints": 10,
-        "INSERT INTO petal_labels": 10,
+        "INSERT INTO petal_checkpoints": 2,  # of 8 rows and of 2
+        "INSERT INTO petal_labels": 2,
         "INSERT INTO petal_threads": 1,
-        "INSERT INTO petal_values": 10,
-        "INSERT INTO petal_writes": 10,
+        "INSERT INTO petal_values": 2,
+        "INSERT INTO petal_writes": 2,
     }
+    again = Save(writes=[replace(write, data=b"again", idx=-1) for write in save("1").writes for _ in range(2)])
+    statements.clear()
+    connection.set_trace_callback(lambda statement: statements.append(statement.split()[0]))
+    store.commit([save("1"), again])
+    connection.set_trace_callback(None)
+    assert [word for word in statements if word in ("BEGIN", "ROLLBACK", "COMMIT")] == [
+        "BEGIN", "ROLLBACK", "BEGIN", "COMMIT",
+    ]  # fmt: skip
+    with store.reader() as reader:
+        assert next(write.data for write in reader.writes("t", "", ["1"])) == b"again"
+
+
+def test_sync_can_be_left_to_the_system(opened: Open) -> None:
+    """Still by a write-ahead log, in which a commit is whole or not there."""
+    connection = opened(synchronous="normal")._writer
+    assert connection is not None
+    assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("synchronous", ["full", "normal"])
+def test_a_killed_process_loses_no_commit(file: Path, opened: Open, synchronous: str) -> None:
+    """What it acknowledged is there, also what the system had not yet written to the disk."""
+    program = """
+import itertools, sys
+from petal.checkpoints.records import CheckpointRow, Save
+from petal.checkpoints.sqlite import SqliteStore
+from petal.core.config.checkpointer import SqliteOptions
+store = SqliteStore(SqliteOptions(db_file=sys.argv[1], synchronous=sys.argv[2]), "")
+store.open()
+for number in itertools.count():
+    store.commit([Save(CheckpointRow("t", "", f"{number:06}", None, "loop", 0, None, bytes(9000), b""))])
+    print(f"{number:06}", flush=True)
+"""
+    command = [sys.executable, "-c", program, str(file), synchronous]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        acknowledged = [child.stdout.readline() for _ in range(40)]
+        child.kill()
+        acknowledged += child.stdout
+    found = ids(opened(synchronous=synchronous))
+    assert found == [f"{number:06}" for number in range(len(found))][::-1]
+    assert len(found) - len(acknowledged) in (0, 1)
+    assert asked(file, "PRAGMA integrity_check") == "ok"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +167,12 @@ def test_a_group_is_one_transaction_with_full_sync(opened: Open) -> None:
         (CheckpointQuery(thread_id="t", ns="", before="5"), "sqlite_autoindex_petal_checkpoints_1"),
         (CheckpointQuery(), "petal_checkpoints_newest"),
         (CheckpointQuery(after=("5", "t", "")), "petal_checkpoints_newest"),
-        (CheckpointQuery(labels=(b"label...",)), "petal_labels_newest"),
+        (CheckpointQuery(labels=((b"label...",),)), "petal_labels_newest"),
+        (CheckpointQuery(labels=((b"label...", b"other..."),)), "petal_labels_newest"),
+        (CheckpointQuery(labels=((b"label...",), (b"a", b"b")), before="5"), "petal_labels_newest"),
+        (CheckpointQuery(labels=((b"a", b"b", b"c"), (b"d", b"e", b"f"))), "petal_labels_newest"),
+        (CheckpointQuery(labels=((b"a", b"b"),), after=("5", "t", "")), "petal_labels_newest"),
+        (CheckpointQuery("t", "", labels=((b"a", b"b"),)), "sqlite_autoindex_petal_checkpoints_1"),
         (ThreadQuery(), "petal_threads_updated"),
         (ThreadQuery(before=ThreadInfo("t", 1, None, "5")), "petal_threads_updated"),
         (ThreadQuery(status="done"), "petal_threads_status"),

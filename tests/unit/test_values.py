@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ormsgpack
@@ -11,7 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petal.checkpoints.cache import ByteCache
-from petal.checkpoints.values import Items, Version, Whole, bases, chained, join, split, stored, weight
+from petal.checkpoints.values import (
+    SMALL,
+    Chain,
+    Items,
+    Spot,
+    Version,
+    Whole,
+    base_of,
+    bundled,
+    chained,
+    join,
+    split,
+    stored,
+    weight,
+)
 from petal.errors import CheckpointCorruptionError
 
 
@@ -23,6 +38,12 @@ class Packed:
 
     def decode(self, data: bytes, where: str = "") -> Any:
         return ormsgpack.unpackb(data, option=ormsgpack.OPT_NON_STR_KEYS)
+
+    def encode_items(self, values: list[Any], *_: Any) -> tuple[tuple[bytes, ...], tuple[()]]:
+        return tuple(map(self.encode, values)), ()
+
+    def decode_items(self, items: Sequence[bytes], *_: Any) -> list[Any]:
+        return list(map(self.decode, items))
 
 
 codec = Packed()
@@ -49,8 +70,19 @@ class Stored:
         self.values[version] = value
         return version
 
-    def read(self, version: str) -> Version:
-        return chained(self.rows, version, self.versions[version].root, "here")
+    def bundle(self, names: Iterable[str]) -> None:
+        """Put some rows into one."""
+        self.rows[f"+{len(self.rows)}"] = bundled({name: self.rows.pop(name) for name in names})
+
+    def read(self, version: str, known: dict[str, Version] | None = None) -> Version:
+        return chained(chain_of(self.rows), self.versions[version].spot, "here", known)
+
+
+def chain_of(rows: Mapping[str, bytes]) -> Chain:
+    chain = Chain()
+    for name, data in rows.items():
+        chain.add(name, data)
+    return chain
 
 
 @given(st.lists(st.tuples(values, st.integers(0, 5)), min_size=1, max_size=12))
@@ -110,7 +142,9 @@ def test_a_dict_in_another_order_is_stored_whole() -> None:
     kept = Stored()
     first = kept.put({f"k{n}": "value " * 20 for n in range(30)}, None)
     second = kept.put(dict(reversed(kept.values[first].items())), first)
-    assert bases(kept.rows[second]) is None
+    assert base_of(kept.rows[second]) is None
+    third = kept.put({**kept.values[second], "k1": 1}, second)
+    assert base_of(kept.rows[third]) == second
     assert list(join(kept.read(second).parts, codec, "")) == list(kept.values[second])
 
 
@@ -159,31 +193,67 @@ def test_damaged_chains_are_named() -> None:
     third = kept.put(["x" * 100] * 52, second)
     whole = {**kept.rows}
     for rows, problem in [
-        ({k: v for k, v in whole.items() if k != second}, f"the row of version '{second}' is missing"),
+        ({k: v for k, v in whole.items() if k != second}, f"the row '{second}' is missing"),
         ({**whole, second: b"\xc1"}, "cannot be read"),
         ({**whole, second: b"\x90"}, "cannot be read"),
-        ({**whole, second: ormsgpack.packb([3, second, 0, 0, []])}, "begins with version"),
-        ({**whole, second: whole[first]}, f"begins with version '{second}' instead of '{first}'"),
+        ({**whole, second: ormsgpack.packb([3, second, 0, 0, []])}, "begins with"),
+        ({**whole, second: whole[first]}, f"begins with '{second}' instead of '{first}'"),
         ({**whole, first: ormsgpack.packb([0, b"x"])}, "do not fit together"),
         ({**whole, first: ormsgpack.packb([2, []])}, "do not fit together"),
         ({**whole, first: ormsgpack.packb([-1, []])}, "do not fit together: no kind of row -1"),
         ({**whole, first: ormsgpack.packb([1, []])}, "do not fit together"),
     ]:
         with pytest.raises(CheckpointCorruptionError, match=problem):
-            chained(rows, third, first, "here")
+            chained(chain_of(rows), Spot(first, third), "here")
+
+
+def test_bundles_are_read_like_the_rows_in_them() -> None:
+    """Those of forks too, which may have begun from a row that was bundled since, and hold some rows twice."""
+    kept = Stored()
+    first = version = kept.put(["x" * 100] * 50, None)
+    names = []
+    for n in range(40):
+        version = kept.put([*kept.values[version], f"{n}" * 50], version)
+        names.append(version)
+    middle = names[20]
+    fork = kept.put([*kept.values[middle], "fork"], middle)
+    assert kept.versions[version].alone == tuple(reversed(names))
+    assert kept.versions[fork].alone == (fork, *reversed(names[:21]))
+    rows = {name: kept.rows[name] for name in [*names[:21], fork]}
+    kept.bundle(names[:30])
+    for name in [first, *names, fork]:
+        assert join(kept.read(name).parts, codec, "") == kept.values[name]
+    assert kept.read(version).alone == kept.read(version, {}).alone == tuple(reversed(names[30:]))
+    assert kept.read(fork).alone == (fork,)
+    assert kept.read(names[29]).alone == kept.read(first).alone == ()
+    known = {names[34]: kept.read(names[34])}
+    assert kept.read(version, known).alone == tuple(reversed(names[30:]))
+    kept.bundle([names[36]])
+    assert kept.read(version, known).alone == tuple(reversed(names[37:]))
+    kept.rows.update({f"+{fork}": bundled(rows)})
+    assert join(kept.read(fork).parts, codec, "") == kept.values[fork]
+
+
+def test_large_rows_are_left_alone() -> None:
+    kept = Stored()
+    first = kept.put(["x" * 5 * SMALL], None)
+    small = kept.put([*kept.values[first], "small"], first)
+    large = kept.put([*kept.values[small], "y" * SMALL], small)
+    last = kept.put([*kept.values[large], "small"], large)
+    assert kept.versions[last].alone == kept.read(last).alone == (last, small)
 
 
 def test_a_cache_is_bounded_in_bytes_and_forgets_the_oldest() -> None:
     cache: ByteCache[tuple[str, str], Version] = ByteCache(20_000, weight)
     for n in range(100):
-        cache.put((f"t{n}", "c"), Version("1", "1", Whole(b"x" * 1000), 1, 1000))
+        cache.put((f"t{n}", "c"), Version(Spot("1", "1"), Whole(b"x" * 1000), 1, 1000))
         assert cache.size <= 20_000
     assert cache.get(("t0", "c")) is None
     assert cache.get(("t99", "c")) is not None
-    cache.put(("big", "c"), Version("1", "1", Items((b"x" * 30_000,), 30_000), 1, 30_000))
+    cache.put(("big", "c"), Version(Spot("1", "1"), Items((b"x" * 30_000,), 30_000), 1, 30_000))
     assert cache.size <= 20_000
-    cache.put(("t99", "c"), Version("2", "2", Whole(b"y"), 1, 1))
-    cache.put(("t99", "d"), Version("2", "2", Whole(b"y"), 1, 1))
+    cache.put(("t99", "c"), Version(Spot("2", "2"), Whole(b"y"), 1, 1))
+    cache.put(("t99", "d"), Version(Spot("2", "2"), Whole(b"y"), 1, 1))
     cache.forget("t99")
     assert cache.get(("t99", "c")) is cache.get(("t99", "d")) is None
     assert cache.size == 0

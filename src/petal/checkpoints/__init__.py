@@ -7,19 +7,47 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petal.checkpoints.annotations import types_in
+    from petal.checkpoints.conversion.convert import Conversion, Progress, ThreadsNotConvertedError, convert
+    from petal.checkpoints.saver import PetalSaver
     from petal.checkpoints.savers import MemorySaver, PostgresSaver, SqliteSaver, open_checkpointer
-    from petal.checkpoints.threads import ThreadInfo
+    from petal.checkpoints.status import DatabaseStatus, database_status, upgrade_database
+    from petal.checkpoints.threads import CheckpointInfo, ThreadInfo
 
 _HOMES = {
+    "CheckpointInfo": "petal.checkpoints.threads",
+    "Conversion": "petal.checkpoints.conversion.convert",
+    "DatabaseStatus": "petal.checkpoints.status",
     "MemorySaver": "petal.checkpoints.savers",
+    "PetalSaver": "petal.checkpoints.saver",
     "PostgresSaver": "petal.checkpoints.savers",
+    "Progress": "petal.checkpoints.conversion.convert",
     "SqliteSaver": "petal.checkpoints.savers",
     "ThreadInfo": "petal.checkpoints.threads",
+    "ThreadsNotConvertedError": "petal.checkpoints.conversion.convert",
+    "convert": "petal.checkpoints.conversion.convert",
+    "database_status": "petal.checkpoints.status",
     "open_checkpointer": "petal.checkpoints.savers",
     "types_in": "petal.checkpoints.annotations",
+    "upgrade_database": "petal.checkpoints.status",
 }
 
-__all__ = ["MemorySaver", "PostgresSaver", "SqliteSaver", "ThreadInfo", "open_checkpointer", "types_in"]
+__all__ = [
+    "CheckpointInfo",
+    "Conversion",
+    "DatabaseStatus",
+    "MemorySaver",
+    "PetalSaver",
+    "PostgresSaver",
+    "Progress",
+    "SqliteSaver",
+    "ThreadInfo",
+    "ThreadsNotConvertedError",
+    "convert",
+    "database_status",
+    "open_checkpointer",
+    "types_in",
+    "upgrade_database",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import warnings
 import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from threading import Event, Lock
 from typing import TypeVar
@@ -17,17 +19,23 @@ from petal.errors import CheckpointerUnavailableError, PetalError
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 
 class Engine:
     """Runs reads on the caller's thread or a worker, and saves through the journal.
 
     Nothing is opened before the first use. A forgotten engine closes its store, with a ResourceWarning, and
     keeps no process alive.
+
+    Args:
+        store: Where it is kept.
+        seal: What is done to saves before they are.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, seal: Callable[[Sequence[Save]], Sequence[Save]]) -> None:
         self.store = store
-        self.journal = Journal(store)
+        self.journal = Journal(store, seal)
         self._lock = Lock()
         self._state = "new"
         self._opened = Event()
@@ -76,6 +84,15 @@ class Engine:
         """What `work` returns after its transaction is durable."""
         self._open()
         return self.journal.change(work).result()
+
+    def begin(self, work: Callable[[Transaction], object]) -> None:
+        """Have a transaction done for which nobody waits. Where it fails, that is logged, and the next one mends it."""
+        with suppress(CheckpointerUnavailableError):  # it was closed in between
+            self.journal.begin(work).add_done_callback(self._told)
+
+    def _told(self, done: Future[object]) -> None:
+        if (error := done.exception()) is not None:
+            _log.warning("%s: putting rows together failed, and will be tried again: %s", self.store.where, error)
 
     def close(self) -> None:
         """Finish what was begun, then close the store. Closing twice is fine."""

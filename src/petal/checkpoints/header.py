@@ -8,6 +8,7 @@ from typing import Any, cast
 import ormsgpack
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
+from petal.checkpoints.values import Spot
 from petal.errors import CheckpointCorruptionError
 
 _FORMAT = 1
@@ -19,16 +20,18 @@ class Header:
 
     Attributes:
         checkpoint: LangGraph's checkpoint, its `channel_values` empty.
-        roots: For each channel that has a value: the version of the whole that its chain begins with.
+        spots: For each channel that has a value: where that lies.
+        unfinished: Whether its values say that there is something left to do.
     """
 
     checkpoint: Checkpoint
-    roots: dict[str, str]
+    spots: dict[str, Spot]
+    unfinished: bool = False
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, roots: dict[str, str]) -> Header:
+    def of(cls, checkpoint: Checkpoint, spots: dict[str, Spot], *, unfinished: bool) -> Header:
         """The header of a checkpoint, which shares nothing with it that LangGraph goes on to change."""
-        return cls(_copied(checkpoint, {}), roots)
+        return cls(_copied(checkpoint, {}), spots, unfinished)
 
     def with_values(self, values: dict[str, Any]) -> Checkpoint:
         """The checkpoint with its values, for LangGraph to change as it likes."""
@@ -42,10 +45,10 @@ class Header:
     def weight(self) -> int:
         """Bytes that it takes in memory, roughly."""
         seen = self.checkpoint["versions_seen"].values()
-        return 200 * (len(self.versions) + sum(1 + len(versions) for versions in seen))
+        return 200 * (2 * len(self.versions) + sum(1 + len(versions) for versions in seen))
 
     def packed(self) -> bytes:
-        """The bytes. Versions are long and recur often, so each is written once."""
+        """The bytes. Versions and names of rows recur often, so each is written once."""
         checkpoint = self.checkpoint
         table: dict[Any, int] = {}
 
@@ -54,7 +57,7 @@ class Header:
 
         channels = numbered(checkpoint["channel_versions"])
         seen = {node: numbered(versions) for node, versions in checkpoint["versions_seen"].items()}
-        roots = numbered(dict(self.roots))
+        spots = {channel: [table.setdefault(name, len(table)) for name in spot] for channel, spot in self.spots.items()}
         further = {key: value for key, value in checkpoint.items() if key not in _KNOWN}
         return ormsgpack.packb(
             [
@@ -64,9 +67,10 @@ class Header:
                 list(table),
                 channels,
                 seen,
-                roots,
+                spots,
                 checkpoint.get("updated_channels"),
                 further,
+                self.unfinished,
             ]
         )
 
@@ -78,7 +82,7 @@ class Header:
             CheckpointCorruptionError: If they hold none.
         """
         try:
-            format, v, ts, table, channels, seen, roots, updated, further = ormsgpack.unpackb(data)
+            format, v, ts, table, channels, seen, spots, updated, further, unfinished = ormsgpack.unpackb(data)
             if format != _FORMAT:
                 raise ValueError(f"format {format!r} is unknown")
             checkpoint = Checkpoint(
@@ -91,7 +95,8 @@ class Header:
                 updated_channels=updated,
             )
             checkpoint.update(further)
-            return cls(checkpoint, {channel: table[n] for channel, n in roots.items()})
+            found = {channel: Spot(table[root], table[row]) for channel, (root, row) in spots.items()}
+            return cls(checkpoint, found, unfinished)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise CheckpointCorruptionError(where, f"its header cannot be read: {error}") from error
 

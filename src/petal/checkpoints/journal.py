@@ -43,14 +43,26 @@ class Journal:
     The thread is one of the standard library's executor: it starts with the first work, an idle one never keeps
     the process alive, and at the end of the process it finishes what is queued.
 
+    Args:
+        store: Where it writes.
+        seal: What is done to the saves of one transaction before, on the journal's thread. Threads that encode
+            are not held up by it, and a group is compressed at once.
+        limit: Bytes of saves that may wait before a sync caller has to.
+
     Attributes:
         commits: Transactions that were written.
         saves: Saves that were written by them.
     """
 
-    def __init__(self, store: Store, *, limit: int = QUEUED_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        seal: Callable[[Sequence[Save]], Sequence[Save]] = lambda saves: saves,
+        *,
+        limit: int = QUEUED_BYTES,
+    ) -> None:
         self.commits = self.saves = 0
-        self._store = store
+        self._store, self._seal = store, seal
         self._limit = limit
         self._state = Condition(Lock())
         self._queue: deque[_Entry] = deque()
@@ -90,6 +102,14 @@ class Journal:
         """
         return self._promised(work)
 
+    def begin(self, work: Callable[[Transaction], T]) -> Future[T]:
+        """As `change`, but it never blocks.
+
+        Raises:
+            CheckpointerUnavailableError: If the journal is closed.
+        """
+        return self._promised(work, waits=False)
+
     async def achange(self, work: Callable[[Transaction], T]) -> T:
         """As `change`, done when this returns."""
         done: T = await self._awaited(work)
@@ -107,11 +127,12 @@ class Journal:
         # The journal's own thread cannot wait for its end; it gets here if it is what collects a forgotten journal.
         self._thread.shutdown(wait=self._writer != get_ident())
 
-    def _promised(self, work: Any, size: int = 0) -> Future[Any]:
+    def _promised(self, work: Any, size: int = 0, *, waits: bool = True) -> Future[Any]:
         answer: Future[Any] = Future()
         answer.set_running_or_notify_cancel()  # from here on it cannot be cancelled
         with self._state:
-            self._state.wait_for(lambda: self._closed or not self._waiting or self._waiting + size <= self._limit)
+            if waits:
+                self._state.wait_for(lambda: self._closed or not self._waiting or self._waiting + size <= self._limit)
             self._enqueue(_Entry(work, answer, size))
         return answer
 
@@ -168,7 +189,7 @@ class Journal:
 
     def _save(self, group: Sequence[_Entry]) -> None:
         try:
-            self._store.commit([entry.work for entry in group if isinstance(entry.work, Save)])
+            self._store.commit(self._seal([entry.work for entry in group if isinstance(entry.work, Save)]))
         except BaseException as error:
             failed = self._failure(error)
             if len(group) == 1 or isinstance(failed, CheckpointerUnavailableError | CheckpointCorruptionError):

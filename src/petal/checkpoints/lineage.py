@@ -13,7 +13,7 @@ from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.lineage import outdated, past_of
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, ValueRow
 from petal.checkpoints.rows import Namespace, Rows
-from petal.checkpoints.values import bases
+from petal.checkpoints.values import BUNDLE_MARK, base_of, unbundled
 from petal.errors import CheckpointerError, CheckpointNotFoundError
 
 _PAGE = 200
@@ -84,11 +84,11 @@ def delta_history(
         for write in reversed(reader.writes(place.thread_id, place.ns, [row.id])):
             if write.channel in remaining:
                 written[write.channel].append(rows.write(write))
-        seeds = [(channel, header.roots[channel]) for channel in remaining if channel in header.roots]
-        chains = reader.chains(place.thread_id, place.ns, seeds) if seeds else []
-        for channel, root in seeds:
-            chain = rows.chain(chains, channel, root)
-            version = rows.version(chain, place, channel, str(header.versions[channel]), root)
+        seeds = {channel: header.spots[channel] for channel in remaining if channel in header.spots}
+        wanted = [(channel, spot.root) for channel, spot in seeds.items()]
+        chains = reader.chains(place.thread_id, place.ns, wanted) if seeds else []
+        for channel, spot in seeds.items():
+            version = rows.version(rows.chain(chains, channel, spot.root), place, channel, spot)
             history[channel]["seed"] = rows.value(place, channel, version.parts)
             remaining.discard(channel)
         parent = row.parent_id
@@ -140,12 +140,12 @@ def _rebuilt_from(
         if not known[key].delta:
             continue
         header = rows.header(found[key])
-        missing = {channel for channel in header.versions if channel not in header.roots}
+        missing = {channel for channel in header.versions if channel not in header.spots}
         at = known[key]
         while missing and at.parent is not None and (at.ns, at.parent) in known:
             at = known[at.ns, at.parent]
             needed.add(at.key)
-            missing -= rows.header(found[at.key]).roots.keys()
+            missing -= rows.header(found[at.key]).spots.keys()
     return needed
 
 
@@ -199,7 +199,8 @@ def _drop(
         change.delete_checkpoints(thread_id, ns, [id for at, id in doomed if at == ns])
         for (at, id), row in found.items():
             if at == ns and (at, id) not in doomed and row.parent_id is not None and (at, row.parent_id) in doomed:
-                change.save(Save(replace(_labelled(row, change), parent_id=None), now=_time(rows.header(row))))
+                first = rows.without_parent(_labelled(row, change))
+                change.save(Save(first, now=_time(rows.header(row))))
         headers = [rows.header(row) for (at, id), row in found.items() if at == ns and (at, id) not in doomed]
         values = change.all_values(thread_id, ns)
         needed = {(row.channel, row.root, row.version) for row in _reachable(values, headers, rows)}
@@ -209,13 +210,54 @@ def _drop(
 
 
 def _reachable(values: Sequence[ValueRow], headers: Sequence[Header], rows: Rows) -> list[ValueRow]:
-    """The value rows that checkpoints are read from: each version they name, and what it is a change of."""
-    by_key = {(row.channel, row.root, row.version): row for row in values}
-    needed: dict[tuple[str, str, str], ValueRow] = {}
+    """The value rows that checkpoints are read from: each that they name, and what it is a change of."""
+    chains: dict[tuple[str, str], _Lying] = {}
+    for row in values:
+        chains.setdefault((row.channel, row.root), _Lying(rows)).add(row)
+    needed: dict[tuple[str, str], ValueRow] = {}
+    passed: set[tuple[str, str]] = set()
     for header in headers:
-        for channel, root in header.roots.items():
-            at: str | None = str(header.versions[channel])
-            while at is not None and (row := by_key.get((channel, root, at))) and (channel, root, at) not in needed:
-                needed[channel, root, at] = row
-                at = bases(rows.opened(row))
+        for channel, spot in header.spots.items():
+            at: str | None = spot.row
+            while at is not None and (channel, at) not in passed and (channel, spot.root) in chains:
+                passed.add((channel, at))
+                if (found := chains[channel, spot.root].find(at)) is None:
+                    break
+                row, data = found
+                needed[channel, row.version] = row
+                at = base_of(data)
     return list(needed.values())
+
+
+class _Lying:
+    """Where the rows of one chain lie: alone, or in bundles, which are opened only when one is missed."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._alone: dict[str, ValueRow] = {}
+        self._bundles: list[ValueRow] = []
+        self._bundled: dict[str, tuple[ValueRow, bytes]] = {}
+
+    def add(self, row: ValueRow) -> None:
+        if row.version.startswith(BUNDLE_MARK):
+            self._bundles.append(row)
+        else:
+            self._alone[row.version] = row
+
+    def find(self, name: str) -> tuple[ValueRow, bytes] | None:
+        """The row of the store that holds a row, and what that holds."""
+        if (row := self._alone.get(name)) is not None:
+            return row, self._rows.opened(row)
+        while name not in self._bundled and self._bundles:
+            bundle = self._bundles.pop()
+            for inner, data in unbundled(self._rows.opened(bundle)).items():
+                self._bundled[inner] = bundle, data
+        return self._bundled.get(name)
+
+
+def bundle(change: Transaction, rows: Rows, place: Namespace, channel: str, names: Sequence[str], now: str) -> None:
+    """Put rows that lie alone into one, where they still do."""
+    found = change.values(place.thread_id, place.ns, [(channel, name) for name in names])
+    if len(found) > 1:
+        change.save(Save(values=[rows.bundle(found)], now=now))
+        change.delete_values(place.thread_id, place.ns, [(row.channel, row.version) for row in found])

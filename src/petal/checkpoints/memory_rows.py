@@ -10,7 +10,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Save, Status, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, Status, ValueRow, WriteRow
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 
 K = TypeVar("K")
@@ -66,9 +66,9 @@ class MemoryReader:
         thread = self._thread(thread_id)
         return [row for chain in chains for row in thread.chains.get((ns, *chain), {}).values()]
 
-    def roots(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    def values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> list[ValueRow]:
         values = self._thread(thread_id).values
-        return {key: row.root for key in versions if (row := values.get((ns, *key))) is not None}
+        return [values[ns, channel, version] for channel, version in versions if (ns, channel, version) in values]
 
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         thread = self._thread(thread_id)
@@ -117,11 +117,14 @@ class MemoryTransaction(MemoryReader):
     def save(self, save: Save) -> None:
         now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
         grown: dict[str, int] = {}
+        row = save.checkpoint
+        if save.leans and row and (row.ns, row.parent_id) not in self._thread(row.thread_id).checkpoints:
+            raise OrphanedSave
         for value in save.values:
             grown[value.thread_id] = grown.get(value.thread_id, 0) + self._value(value)
         for write in save.writes:
             grown[write.thread_id] = grown.get(write.thread_id, 0) + self._write(write)
-        if (row := save.checkpoint) is not None:
+        if row is not None:
             new, size = self._checkpoint(row)
             self._grow(row.thread_id, save.status, now, size + grown.pop(row.thread_id, 0), new, row)
         for thread_id, size in grown.items():
@@ -161,11 +164,13 @@ class MemoryTransaction(MemoryReader):
                 self._unlist(self._rows.newest, (id, thread_id, ns))
 
     def delete_values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> None:
-        thread = self._thread(thread_id)
-        for channel, version in versions:
-            if (row := thread.values.get((ns, channel, version))) is not None:
-                self._drop(thread.values, (ns, channel, version))
-                self._unchain(thread, row)
+        thread, size = self._thread(thread_id), 0
+        for row in self.values(thread_id, ns, list(dict.fromkeys(versions))):
+            self._drop(thread.values, (ns, row.channel, row.version))
+            self._unchain(thread, row)
+            size += len(row.data)
+        if (info := self._rows.index.get(thread_id)) is not None:
+            self._grow(thread_id, None, info.updated or _NEVER, -size)
 
     def recount(self, thread_id: str) -> None:
         thread = self._thread(thread_id)
@@ -305,7 +310,7 @@ def _fits(row: CheckpointRow, query: CheckpointQuery) -> bool:
         and query.source in (None, row.source)
         and query.step in (None, row.step)
         and query.run_id in (None, row.run_id)
-        and set(query.labels) <= set(row.labels)
+        and not any(set(group).isdisjoint(row.labels) for group in query.labels)
         and (query.after is None or (row.id, row.thread_id, row.ns) < query.after)
     )
 

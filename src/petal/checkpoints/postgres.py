@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain, product
 from typing import Any, TypeVar
 
 import psycopg
@@ -13,12 +14,13 @@ from psycopg.rows import TupleRow
 
 from petal.checkpoints import postgres_sql as sql
 from petal.checkpoints.postgres_connections import COMMIT, PostgresConnections, committed
-from petal.checkpoints.postgres_migrations import migrate
+from petal.checkpoints.postgres_migrations import ORPHANED, migrate, require_current
 from petal.checkpoints.postgres_rows import UNKNOWN, Batch
 from petal.checkpoints.postgres_sql import Statements, key
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Save, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, ValueRow, WriteRow
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 from petal.core.config.checkpointer import PostgresOptions
+from petal.errors import CheckpointerUnavailableError
 
 T = TypeVar("T")
 
@@ -31,15 +33,18 @@ class PostgresStore:
     Args:
         options: How to reach the database, and the schema of the tables.
         where: The database as a URL, without any password.
+        read_only: Change nothing, not even the format; a role that may only read can do that.
 
     Raises:
         CheckpointerConfigurationError: If the connection string cannot be read.
     """
 
-    def __init__(self, options: PostgresOptions, where: str) -> None:
+    def __init__(self, options: PostgresOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
+        self._read_only = read_only
         self.readers = max(1, options.max_size - 1)  # one connection is left to the journal
         self._schema = options.db_schema
+        self._named = "engine" in options.model_fields_set
         self._connections = PostgresConnections(options, where)
         self._statements = Statements(options.db_schema or "")
 
@@ -47,7 +52,10 @@ class PostgresStore:
         try:
             with self._connections.beside() as connection:
                 self._statements = Statements(self._home(connection))
-                migrate(connection, self._statements, self.where)
+                if self._read_only:
+                    require_current(connection, self._statements, self.where)
+                else:
+                    migrate(connection, self._statements, self.where, beside_langgraphs=self._named)
             self._connections.open()
         except psycopg.Error as error:
             raise self.translated(error) or error from error
@@ -61,11 +69,15 @@ class PostgresStore:
         # these saves alone, so rows that are there already are replaced by themselves and not counted again. If the
         # server is still busy with the first one, the second waits for its locks, and then sees its rows.
         batch = Batch.of(saves)
-        if batch.threads:
+        if not batch.threads:
+            return
+        self._refuse_changes()
+        with _orphans():
             self._connections.tried(lambda connection: self._committed(connection, batch))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
+        self._refuse_changes()
         with self._connections.begun(sql.BEGIN_WRITE) as connection:
             yield PostgresTransaction(connection, self._statements)
 
@@ -83,11 +95,17 @@ class PostgresStore:
     def _home(self, connection: Connection[TupleRow]) -> str:
         """The schema of the tables."""
         schema, read_only = connection.execute(sql.SITUATION).fetchone() or (None, None)
-        if read_only == "on":
+        if read_only == "on" and not self._read_only:
             raise errors.ReadOnlySqlTransaction("the server, the database or the user is set to read only")
         if self._schema is None and schema is None:
             raise errors.InvalidSchemaName("no schema of the search path exists; name one with the option 'schema'")
         return self._schema or schema
+
+    def _refuse_changes(self) -> None:
+        if self._read_only:
+            raise CheckpointerUnavailableError(
+                self.where, "it was opened only to be looked at", "Open it without inspect to change it"
+            )
 
     def _committed(self, connection: Connection[TupleRow], batch: Batch) -> None:
         with connection.pipeline():
@@ -108,8 +126,9 @@ class PostgresReader:
 
     def __init__(self, connection: Connection[TupleRow], statements: Statements, begin: bytes | None = None) -> None:
         self._connection, self._statements = connection, statements
-        self._begin = begin
-        """Sent along with the first statement."""
+        self._before = [begin] if begin else []
+        """Sent along with the next statement."""
+        self._by_index = False
 
     def checkpoint(self, thread_id: str, ns: str, id: str | None) -> CheckpointRow | None:
         found = self.checkpoints(CheckpointQuery(thread_id=thread_id, ns=ns, id=id, limit=1))
@@ -130,18 +149,29 @@ class PostgresReader:
             ("c.id <= %b", after and after[0]),  # which an index of ids within a thread can begin with
             ("(c.id, c.thread_id, c.ns) < (%b, %b, %b)", after),
         ]
-        found = self._page(sql.CHECKPOINTS + labelled, query.labels, conditions, sql.NEWEST, query.limit)
-        return [CheckpointRow(*row) for row in found]
+        # A page for each choice of one label a group: of "either label" the planner would read all that there is.
+        select = sql.CHECKPOINTS + labelled
+        pages = [_page(select, labels, conditions, sql.NEWEST, query.limit) for labels in product(*query.labels)]
+        if not pages:
+            return []
+        if labelled and not self._by_index:
+            self._before.append(sql.BY_INDEX)
+            self._by_index = True
+        statement, parameters = pages[0]
+        if len(pages) > 1:
+            statement = " UNION ".join(f"({select})" for select, _ in pages) + f" {sql.NEWEST_OF_ALL}"
+            parameters = [*chain.from_iterable(parameters for _, parameters in pages), query.limit]
+        return [CheckpointRow(*row) for row in self._rows(statement, parameters)]
 
     def chains(self, thread_id: str, ns: str, chains: Sequence[tuple[str, str]]) -> list[ValueRow]:
         channels, roots = [channel for channel, _ in chains], [root for _, root in chains]
         wanted = {"thread": thread_id, "ns": ns, "channels": channels, "roots": roots}
         return [ValueRow(*row) for row in self._rows(sql.CHAINS, wanted)]
 
-    def roots(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    def values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> list[ValueRow]:
         channels, wanted = [channel for channel, _ in versions], [version for _, version in versions]
         named = {"thread": thread_id, "ns": ns, "channels": channels, "versions": wanted}
-        return {(channel, version): root for channel, version, root in self._rows(sql.ROOTS, named)}
+        return [ValueRow(*row) for row in self._rows(sql.VALUES, named)]
 
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._rows(sql.WRITES, (thread_id, ns, list(checkpoint_ids)))]
@@ -153,32 +183,22 @@ class PostgresReader:
             ("strpos(thread_id, %b) > 0", query.search),
             ("(updated, thread_id) < (%b, %b)", before and (before.updated, before.thread_id)),
         ]
-        found = self._page(sql.THREADS, (), conditions, sql.LATEST, query.limit)
+        found = self._rows(*_page(sql.THREADS, (), conditions, sql.LATEST, query.limit))
         return [
             ThreadInfo(id, checkpoints, _known(updated), head, status, size, _known(created))
             for id, checkpoints, updated, head, status, size, created in found
         ]
 
-    def _page(
-        self, select: str, first: Sequence[Any], conditions: Sequence[tuple[str, Any]], order: str, limit: int
-    ) -> list[TupleRow]:
-        """The rows for which all conditions hold whose value is not None."""
-        wanted = [(text, value) for text, value in conditions if value is not None]
-        where = " AND ".join(text for text, _ in wanted) or "true"
-        parameters = [*first]
-        for _, value in wanted:
-            parameters += value if isinstance(value, tuple) else (value,)
-        return self._rows(f"{select} WHERE {where} {order}", (*parameters, limit))
-
     def _rows(self, statement: str, parameters: Sequence[Any] | dict[str, Any]) -> list[TupleRow]:
         with self._connection.cursor(binary=True) as cursor:
-            if self._begin is None:
+            if not self._before:
                 cursor.execute(self._statements[statement], parameters)
             else:
                 with self._connection.pipeline():
-                    self._connection.execute(self._begin)
+                    for first in self._before:
+                        self._connection.execute(first)
                     cursor.execute(self._statements[statement], parameters)
-                self._begin = None
+                self._before.clear()
             return cursor.fetchall()
 
 
@@ -205,7 +225,8 @@ class PostgresTransaction(PostgresReader):
     def save(self, save: Save) -> None:
         batch = Batch.of([save])
         if batch.threads:
-            _write(self._connection, self._statements, batch)
+            with _orphans():
+                _write(self._connection, self._statements, batch)
 
     def namespaces(self, thread_id: str) -> list[str]:
         self._lock(thread_id)
@@ -232,7 +253,8 @@ class PostgresTransaction(PostgresReader):
 
     def delete_values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> None:
         channels, names = [channel for channel, _ in versions], [version for _, version in versions]
-        self._change(thread_id, (sql.DELETE_VALUES, (thread_id, ns, channels, names)))
+        wanted = {"thread": thread_id, "ns": ns, "channels": channels, "versions": names}
+        self._change(thread_id, (sql.DELETE_VALUES, wanted))
 
     def recount(self, thread_id: str) -> None:
         self._lock(thread_id)
@@ -258,6 +280,28 @@ class PostgresTransaction(PostgresReader):
 
 def _write(connection: Connection[TupleRow], statements: Statements, batch: Batch) -> None:
     connection.execute(statements[sql.SAVE], (_keys(statements, batch.threads), *batch.parameters))
+
+
+def _page(
+    select: str, first: Sequence[Any], conditions: Sequence[tuple[str, Any]], order: str, limit: int
+) -> tuple[str, list[Any]]:
+    """A select of the rows for which all conditions hold whose value is not None, and its parameters."""
+    wanted = [(text, value) for text, value in conditions if value is not None]
+    where = " AND ".join(text for text, _ in wanted) or "true"
+    parameters = [*first]
+    for _, value in wanted:
+        parameters += value if isinstance(value, tuple) else (value,)
+    return f"{select} WHERE {where} {order}", [*parameters, limit]
+
+
+@contextmanager
+def _orphans() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate == ORPHANED:
+            raise OrphanedSave from error
+        raise
 
 
 def _keys(statements: Statements, thread_ids: Sequence[str]) -> list[int]:

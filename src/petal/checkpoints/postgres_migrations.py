@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from petal.checkpoints.postgres_connections import ended
 from petal.checkpoints.postgres_sql import BEGIN_WRITE, Statements, key
-from petal.errors import CheckpointCorruptionError, CheckpointerError
+from petal.errors import CheckpointCorruptionError, CheckpointerConfigurationError, CheckpointerError
 
 PATIENCE = "60s"
 """How long to wait for another process that is making the tables."""
@@ -21,6 +21,10 @@ SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = 'petal_meta'
 """
 FORMAT = "SELECT value FROM {s}.petal_meta WHERE key = 'format'"
+LANGGRAPHS = """
+SELECT count(DISTINCT c.relname) = 3 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname IN ('checkpoints', 'checkpoint_blobs', 'checkpoint_writes')
+"""
 SET_FORMAT = """
 INSERT INTO {s}.petal_meta (key, value) VALUES ('format', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
@@ -39,6 +43,9 @@ BEGIN
 END
 $$
 """
+
+ORPHANED = "PT001"
+"""The SQLSTATE of a save that leans on a parent which is not there."""
 
 # A function, since the server keeps the plans of its statements: for one save, planning takes longer than all the rest.
 # Plans that are kept must not be those for tables that were empty then, hence the settings: every row by an index.
@@ -61,7 +68,7 @@ CREATE FUNCTION {s}.petal_save(
     keys bigint[],
     t_thread text[], t_head text[], t_status text[], t_created timestamptz[], t_updated timestamptz[],
     c_thread text[], c_ns text[], c_id text[], c_parent text[], c_source text[], c_step bigint[], c_run text[],
-    c_header bytea[], c_metadata bytea[],
+    c_header bytea[], c_metadata bytea[], c_leans bool[],
     l_thread text[], l_ns text[], l_checkpoint text[], l_label bytea[],
     v_thread text[], v_ns text[], v_channel text[], v_version text[], v_root text[], v_data bytea[],
     w_thread text[], w_ns text[], w_checkpoint text[], w_task text[], w_idx int[], w_channel text[], w_path text[],
@@ -118,6 +125,16 @@ BEGIN
         SELECT * FROM unnest(c_thread, c_ns, c_id, c_parent, c_source, c_step, c_run, c_header, c_metadata)
         ON CONFLICT (thread_id, ns, id) DO UPDATE SET parent_id = excluded.parent_id, source = excluded.source,
             step = excluded.step, run_id = excluded.run_id, header = excluded.header, metadata = excluded.metadata;
+
+        IF EXISTS (
+            SELECT FROM unnest(c_thread, c_ns, c_parent, c_leans) n (thread_id, ns, parent, leans)
+            WHERE leans AND NOT EXISTS (
+                SELECT FROM {s}.petal_checkpoints o
+                WHERE o.thread_id = n.thread_id AND o.ns = n.ns AND o.id = n.parent
+            )
+        ) THEN
+            RAISE EXCEPTION 'the parent of a checkpoint is gone' USING ERRCODE = 'PT001';
+        END IF;
     END IF;
 
     IF cardinality(l_thread) > 0 THEN
@@ -220,14 +237,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 """Statements that lead from each format to the next. What was published is never changed, only added to."""
 
 
-def migrate(connection: Connection[TupleRow], statements: Statements, where: str) -> None:
+def migrate(
+    connection: Connection[TupleRow], statements: Statements, where: str, *, beside_langgraphs: bool = True
+) -> None:
     """Bring the tables to this version's format. Tables that are current need no lock and no right to make tables.
 
     Each step is one transaction with the number of its format: a process that is killed in it leaves nothing of it,
     and the next one does it again. One process at a time works; the others wait and find it done.
 
+    Args:
+        connection: Of a role that may make the tables, if they are missing.
+        statements: Of their schema.
+        where: The database as a URL.
+        beside_langgraphs: Whether tables may be begun where there are LangGraph's.
+
     Raises:
         CheckpointerError: If they have a format that this version does not know.
+        CheckpointerConfigurationError: If there are LangGraph's tables and none of Petal's.
         CheckpointCorruptionError: If their format is none.
         psycopg.Error: If the server refuses.
     """
@@ -240,6 +266,12 @@ def migrate(connection: Connection[TupleRow], statements: Statements, where: str
             if at == len(MIGRATIONS):
                 return
             if at == 0:
+                if not beside_langgraphs and holds_langgraphs_tables(connection, statements.schema):
+                    raise CheckpointerConfigurationError(
+                        f"{where} holds the tables of LangGraph's own saver and none of Petal's. Go on with them as "
+                        "they are with engine='langgraph', or copy them into Petal's with `petal convert`; "
+                        "engine='petal' begins an empty state beside them."
+                    )
                 _make_schema(connection, statements)
                 connection.execute(statements[META])
             for statement in MIGRATIONS[at]:
@@ -247,19 +279,49 @@ def migrate(connection: Connection[TupleRow], statements: Statements, where: str
             connection.execute(statements[SET_FORMAT], (str(at + 1),))
 
 
-def _format(connection: Connection[TupleRow], statements: Statements, where: str) -> int:
-    """Number of the tables' format; 0 where there are none."""
+def require_current(connection: Connection[TupleRow], statements: Statements, where: str) -> None:
+    """Look whether the tables have this version's format, and change nothing.
+
+    Raises:
+        CheckpointerError: If they have another one, or there are none.
+        CheckpointCorruptionError: If their format is none.
+        psycopg.Error: If the server refuses.
+    """
+    if _format(connection, statements, where) < len(MIGRATIONS):
+        raise CheckpointerError(
+            f"{where} has no tables of this version of Petal: nothing was kept in it yet, or by an older one. "
+            "A run makes them."
+        )
+
+
+def holds_langgraphs_tables(connection: Connection[TupleRow], schema: str) -> bool:
+    """Whether a schema holds the tables of LangGraph's saver."""
+    return bool(_one(connection, LANGGRAPHS, schema))
+
+
+def format_of(connection: Connection[TupleRow], statements: Statements, where: str) -> int:
+    """Number of the tables' format, be it a newer one; 0 where there are none.
+
+    Raises:
+        CheckpointCorruptionError: If their format is none.
+    """
     if _one(connection, HAS_META, statements.schema) is None:
         return 0
     found = _one(connection, statements[FORMAT])
     if not (isinstance(found, str) and found.isdecimal() and int(found)):
         raise CheckpointCorruptionError(where, f"its table petal_meta names no format but {found!r}")
-    if int(found) > len(MIGRATIONS):
+    return int(found)
+
+
+def _format(connection: Connection[TupleRow], statements: Statements, where: str) -> int:
+    """Number of the tables' format, which this version knows; 0 where there are none."""
+    found = format_of(connection, statements, where)
+    if found > len(MIGRATIONS):
         raise CheckpointerError(
             f"{where} was written by a newer Petal: its tables have format {found}, and this version knows formats up "
             f"to {len(MIGRATIONS)}. Upgrade petal to open it; nothing was changed."
         )
-    return int(found)
+    return found
 
 
 def _make_schema(connection: Connection[TupleRow], statements: Statements) -> None:

@@ -37,6 +37,8 @@ class Batch:
     checkpoints: dict[Key, CheckpointRow] = field(default_factory=dict)
     values: dict[Key, ValueRow] = field(default_factory=dict)
     writes: dict[Key, WriteRow] = field(default_factory=dict)
+    leaning: set[Key] = field(default_factory=set)
+    """Checkpoints whose parent must be there."""
     _entries: dict[str, _Entry] = field(default_factory=dict)
 
     @classmethod
@@ -62,6 +64,7 @@ class Batch:
             [entry.created for entry in entries],
             [entry.updated for entry in entries],
             *_columns(9, (_CHECKPOINT(self.checkpoints[key]) for key in sorted(self.checkpoints))),
+            [key in self.leaning for key in sorted(self.checkpoints)],
             *_columns(4, ((*key, label) for key, row in self.checkpoints.items() for label in set(row.labels))),
             *_columns(6, (_value(self.values[key]) for key in sorted(self.values))),
             *_columns(8, (_WRITE(self.writes[key]) for key in sorted(self.writes))),
@@ -73,17 +76,21 @@ class Batch:
             entry = self._entry(row.thread_id, now, save.status)
             if row.ns == "" and row.id > entry.head:
                 entry.head = row.id
-            self.checkpoints[row.thread_id, row.ns, row.id] = row
+            key = row.thread_id, row.ns, row.id
+            self.checkpoints[key] = row
+            self.leaning.discard(key)
+            if save.leans:
+                self.leaning.add(key)
         for value in save.values:
             self._entry(value.thread_id, now, save.status)
             self.values[value.thread_id, value.ns, value.channel, value.version] = value
         for write in save.writes:
             self._entry(write.thread_id, now, save.status)
-            key = (write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx)
+            place = (write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx)
             if write.idx < 0:
-                self.writes[key] = write
+                self.writes[place] = write
             else:
-                self.writes.setdefault(key, write)
+                self.writes.setdefault(place, write)
 
     def _entry(self, thread_id: str, now: datetime, status: Status | None) -> _Entry:
         entry = self._entries.get(thread_id)

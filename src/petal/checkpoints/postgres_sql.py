@@ -18,6 +18,7 @@ SELECT {s}.petal_save(
     %b::bigint[],
     %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[], %b::bytea[], %b::bytea[],
+    %b::bool[],
     %b::text[], %b::text[], %b::text[], %b::bytea[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::bytea[]
@@ -33,6 +34,14 @@ JOIN {s}.petal_labels {l} ON {l}.thread_id = c.thread_id AND {l}.ns = c.ns AND {
     AND {l}.label = %b
 """
 NEWEST = "ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT %b"
+BY_INDEX = b"""
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true), set_config('enable_bitmapscan', 'off', true)
+"""
+"""For what is left of a transaction: a page of labels is read from an index in its order, not from all there is, also
+before the server knows how much that is."""
+NEWEST_OF_ALL = "ORDER BY id DESC, thread_id DESC, ns DESC LIMIT %b"
+"""Of several pages as one."""
 # IS NOT DISTINCT FROM is = that no index serves: else the primary key might be taken to find a chain, and all rows of
 # the channel be read for it. The inner OFFSET keeps it from being joined in any other way than chain by chain.
 CHAINS = """
@@ -47,8 +56,8 @@ FROM unnest(%(channels)b::text[], %(roots)b::text[]) n (channel, root), LATERAL 
     OFFSET 0
 ) v
 """
-ROOTS = """
-SELECT v.channel, v.version, coalesce(v.root, v.version)
+VALUES = """
+SELECT v.thread_id, v.ns, v.channel, coalesce(v.root, v.version), v.version, v.data
 FROM unnest(%(channels)b::text[], %(versions)b::text[]) n (channel, version)
 JOIN {s}.petal_values v ON v.channel = n.channel AND v.version = n.version
 WHERE v.thread_id = %(thread)b AND v.ns = %(ns)b
@@ -83,8 +92,12 @@ DELETE_CHECKPOINTS = tuple(
     for table, key in (("labels", "checkpoint_id"), ("writes", "checkpoint_id"), ("checkpoints", "id"))
 )
 DELETE_VALUES = """
-DELETE FROM {s}.petal_values WHERE thread_id = %b AND ns = %b
-    AND (channel, version) IN (SELECT * FROM unnest(%b::text[], %b::text[]))
+WITH gone AS (
+    DELETE FROM {s}.petal_values WHERE thread_id = %(thread)b AND ns = %(ns)b
+        AND (channel, version) IN (SELECT * FROM unnest(%(channels)b::text[], %(versions)b::text[]))
+    RETURNING octet_length(data) AS size
+)
+UPDATE {s}.petal_threads SET bytes = bytes - (SELECT coalesce(sum(size), 0) FROM gone) WHERE thread_id = %(thread)b
 """
 COUNTED = """
 SELECT count(*), coalesce(max(id) FILTER (WHERE ns = ''), ''), min(id), max(id),

@@ -41,8 +41,9 @@ class ValueRow:
     ns: str
     channel: str
     root: str
-    """Version of the whole that the chain of changes begins with; a whole names itself."""
+    """The row of the whole that the chain of changes begins with; a whole names itself."""
     version: str
+    """Names the row among those of its channel. A row is written once: whatever has its name holds the same."""
     data: bytes
     """Sealed."""
 
@@ -74,6 +75,8 @@ class Save:
     """The thread's status after it; None leaves it."""
     now: str = ""
     """ISO 8601 UTC time of the save."""
+    leans: bool = False
+    """Whether it holds only what its parent's values lack, so that without the parent it must not be written."""
 
     @property
     def size(self) -> int:
@@ -97,11 +100,15 @@ class CheckpointQuery:
     source: str | None = None
     step: int | None = None
     run_id: str | None = None
-    labels: tuple[bytes, ...] = ()
-    """Only those that have all of these labels."""
+    labels: tuple[tuple[bytes, ...], ...] = ()
+    """Only those that have, of each of these groups, at least one label; of an empty group nothing has one."""
     after: tuple[str, str, str] | None = None
     """(id, thread_id, ns) of the last one of the page before."""
     limit: int = 50
+
+
+class OrphanedSave(Exception):
+    """The parent that a save leans on is gone: somebody deleted it after it was looked at."""
 
 
 class Reader(Protocol):
@@ -119,8 +126,8 @@ class Reader(Protocol):
         """All rows of some (channel, root) chains, in no order."""
         ...
 
-    def roots(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """The root of each (channel, version) that there is a row of."""
+    def values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> list[ValueRow]:
+        """The rows of some (channel, version), in no order; those that there are not are left out."""
         ...
 
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
@@ -137,7 +144,11 @@ class Transaction(Reader, Protocol):
 
     def save(self, save: Save) -> None:
         """Write the rows of one save; a checkpoint, value or special write that is there already is replaced,
-        an ordinary write is kept as it was first. The thread's index entry follows."""
+        an ordinary write is kept as it was first. The thread's index entry follows.
+
+        Raises:
+            OrphanedSave: If the save leans on a parent that is not there.
+        """
         ...
 
     def namespaces(self, thread_id: str) -> list[str]:
@@ -165,7 +176,7 @@ class Transaction(Reader, Protocol):
         ...
 
     def delete_values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> None:
-        """Delete the value rows of some (channel, version)."""
+        """Delete the value rows of some (channel, version). The thread's index entry loses their size."""
         ...
 
     def recount(self, thread_id: str) -> None:
@@ -196,7 +207,11 @@ class Store(Protocol):
         ...
 
     def commit(self, saves: Sequence[Save]) -> None:
-        """Write all of these in one durable transaction, or none of them. Only the journal calls this."""
+        """Write all of these in one durable transaction, or none of them. Only the journal calls this.
+
+        Raises:
+            OrphanedSave: If one of them leans on a parent that is not there.
+        """
         ...
 
     def transaction(self) -> AbstractContextManager[Transaction]:

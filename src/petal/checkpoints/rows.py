@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -17,19 +17,20 @@ from langgraph.checkpoint.base import (
     PendingWrite,
     get_checkpoint_id,
 )
-from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, TASKS
+from langgraph.constants import START
 
 from petal.checkpoints.codec import Codec
 from petal.checkpoints.envelope import Envelope, Place
 from petal.checkpoints.header import Header
+from petal.checkpoints.names import row_name
 from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
-from petal.checkpoints.values import Parts, Version, chained, join, split, stored
-from petal.errors import ThreadIdRequiredError
+from petal.checkpoints.threads import CheckpointInfo
+from petal.checkpoints.values import BUNDLE_MARK, Chain, Parts, Spot, Version, bundled, chained, join, split, stored
+from petal.errors import CheckpointCorruptionError, ThreadIdRequiredError
 
 _COLUMNS = frozenset({"source", "step", "run_id"})
 """Metadata that rows hold in columns of their own."""
-_PENDING = ("__start__", "__pregel_tasks")
-"""Channels whose value says that there is something to do, beside those of LangGraph's branches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,20 @@ class Namespace:
         return f"{what} of thread {self.thread_id!r}{inside}"
 
 
+class Saved(NamedTuple):
+    """A checkpoint in the form in which it is saved.
+
+    Attributes:
+        save: Its rows.
+        header: All of it but its values.
+        versions: The values that are new, by channel.
+    """
+
+    save: Save
+    header: Header
+    versions: dict[str, Version]
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The way between LangGraph's objects and rows.
@@ -82,10 +97,10 @@ class Rows:
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-        roots: Mapping[str, str],
+        parent: Header,
         bases: Mapping[str, Version],
-    ) -> tuple[Save, Header, dict[str, Version]]:
-        """The rows of a checkpoint: its values only where their version is new.
+    ) -> Saved:
+        """The rows of a checkpoint, not sealed yet: its values only where they are not its parent's.
 
         Args:
             place: Where it goes.
@@ -93,52 +108,50 @@ class Rows:
             checkpoint: The checkpoint.
             metadata: Its metadata.
             new_versions: The channels that changed, with their versions.
-            roots: Where the values lie whose version is not new.
-            bases: Versions that the changed values may be written as changes of.
-
-        Returns:
-            The rows, the checkpoint's header, and the new versions by channel.
+            parent: The parent's header.
+            bases: Values of the parent that the changed ones may be written as changes of.
 
         Raises:
             CheckpointerError: If a value cannot be saved; it names the channel.
         """
-        id = checkpoint["id"]
-        values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+        id, name = checkpoint["id"], row_name()
+        versions = checkpoint["channel_versions"]
         made: dict[str, Version] = {}
         rows = []
-        at = {}
-        for channel, value in values.items():
-            if channel not in new_versions and channel in roots:
-                at[channel] = roots[channel]
+        spots = {}
+        for channel, value in checkpoint["channel_values"].items():
+            kept = parent.spots.get(channel)
+            if kept and channel not in new_versions and parent.versions.get(channel) == versions.get(channel, ...):
+                spots[channel] = kept
                 continue
-            parts = split(value, self.codec, place.named(f"channel {channel!r}"))
-            version = str(versions.get(channel, id))
-            made[channel], data = stored(version, parts, bases.get(channel))
-            at[channel] = made[channel].root
-            rows.append(self._value_row(place, channel, made[channel], data))
-        header = Header.of(checkpoint, at)
-        for channel in made:
-            header.versions.setdefault(channel, id)
-        kept = self._metadata(config, metadata)
+            base = bases.get(channel)
+            parts = split(value, self.codec, place.named(f"channel {channel!r}"), base)
+            made[channel], data = stored(name, parts, base)
+            spots[channel] = spot = made[channel].spot
+            rows.append(ValueRow(place.thread_id, place.ns, channel, spot.root, spot.row, data))
+        leans = any(spot.root != name for spot in spots.values())
+        unfinished = _is_unfinished(checkpoint["channel_values"])
+        header = Header.of(checkpoint, spots, unfinished=unfinished)
+        told = self._metadata(config, metadata)
         row = CheckpointRow(
             place.thread_id,
             place.ns,
             id,
             get_checkpoint_id(config),
-            str(kept.get("source") or ""),
-            kept["step"] if isinstance(kept.get("step"), int) else None,
-            str(kept["run_id"]) if kept.get("run_id") else None,
-            self.envelope.seal(header.packed(), Place.header(place.thread_id, place.ns, id)),
-            self._sealed_metadata(place, id, kept),
-            self._labels(kept),
+            str(told.get("source") or ""),
+            told["step"] if isinstance(told.get("step"), int) else None,
+            str(told["run_id"]) if told.get("run_id") else None,
+            header.packed(),
+            self.codec.encode(told, place.named(f"the metadata of checkpoint {id!r}")),
+            self._labels(told),
         )
-        status: Status | None = None if place.ns else _status(values)
-        return Save(row, rows, status=status, now=_now()), header, made
+        status: Status | None = None if place.ns else _status(header)
+        return Saved(Save(row, rows, status=status, now=_now(), leans=leans), header, made)
 
     def writes(
         self, place: Namespace, checkpoint_id: str, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Save:
-        """The rows of what a task wrote.
+        """The rows of what a task wrote, not sealed yet.
 
         Raises:
             CheckpointerError: If a value cannot be saved; it names the channel.
@@ -151,9 +164,7 @@ class Rows:
             else:
                 data = self.codec.encode(value, where)
             idx = WRITES_IDX_MAP.get(channel, position)
-            at = Place.write(place.thread_id, place.ns, checkpoint_id, channel, task_id, idx)
-            sealed = self.envelope.seal(data, at)
-            rows.append(WriteRow(place.thread_id, place.ns, checkpoint_id, task_id, idx, channel, task_path, sealed))
+            rows.append(WriteRow(place.thread_id, place.ns, checkpoint_id, task_id, idx, channel, task_path, data))
         channels = {channel for channel, _ in writes}
         status: Status | None = None
         if not place.ns:
@@ -163,7 +174,7 @@ class Rows:
     def header(self, row: CheckpointRow) -> Header:
         """A checkpoint's header."""
         place = Namespace(row.thread_id, row.ns)
-        data = self.envelope.open(row.header, Place.header(row.thread_id, row.ns, row.id))
+        data = self.envelope.open(row.header, header_place(row))
         return Header.unpacked(data, row.id, place.named(f"checkpoint {row.id!r}"))
 
     def status(self, header: Header, writes: Iterable[WriteRow]) -> Status:
@@ -171,7 +182,7 @@ class Rows:
         channels = {write.channel for write in writes}
         if INTERRUPT in channels or ERROR in channels:
             return "waiting" if INTERRUPT in channels else "failed"
-        return _status(dict.fromkeys(header.roots, True))
+        return _status(header)
 
     def metadata(self, row: CheckpointRow) -> CheckpointMetadata:
         """A checkpoint's metadata."""
@@ -179,25 +190,39 @@ class Rows:
         where = Namespace(row.thread_id, row.ns).named(f"the metadata of checkpoint {row.id!r}")
         return cast(CheckpointMetadata, self.codec.decode(data, where))
 
-    def chain(self, rows: Iterable[ValueRow], channel: str, root: str) -> dict[str, bytes]:
-        """The opened rows of one chain by version."""
-        return {row.version: self.opened(row) for row in rows if row.channel == channel and row.root == root}
+    def info(self, row: CheckpointRow) -> CheckpointInfo:
+        """What a listing says of a checkpoint."""
+        header = self.header(row)
+        created, metadata = header.checkpoint["ts"], self.metadata(row)
+        return CheckpointInfo(row.thread_id, row.ns, row.id, row.parent_id, created, metadata, tuple(header.spots))
+
+    def chain(self, rows: Iterable[ValueRow], channel: str, root: str) -> Chain:
+        """The opened rows of one chain."""
+        chain = Chain()
+        for row in rows:
+            if row.channel == channel and row.root == root:
+                data = self.opened(row)
+                try:
+                    chain.add(row.version, data)
+                except ValueError as error:
+                    raise CheckpointCorruptionError(str(_place(row)), f"it cannot be read: {error}") from error
+        return chain
 
     def version(
-        self,
-        chain: Mapping[str, bytes],
-        place: Namespace,
-        channel: str,
-        version: str,
-        root: str,
-        known: Mapping[str, Version] | None = None,
+        self, chain: Chain, place: Namespace, channel: str, spot: Spot, known: Mapping[str, Version] | None = None
     ) -> Version:
-        """One version of a channel, from the rows of its chain."""
-        return chained(chain, version, root, place.named(f"channel {channel!r}"), known)
+        """One value of a channel, from the rows of its chain."""
+        return chained(chain, spot, place.named(f"channel {channel!r}"), known)
+
+    def bundle(self, rows: Sequence[ValueRow]) -> ValueRow:
+        """One row that holds what some of one chain do."""
+        row = replace(rows[0], version=BUNDLE_MARK + row_name())
+        data = bundled({row.version: self.opened(row) for row in rows})
+        return replace(row, data=self.envelope.seal(data, _place(row)))
 
     def opened(self, row: ValueRow) -> bytes:
         """The bytes of a value row."""
-        return self.envelope.open(row.data, Place.value(row.thread_id, row.ns, row.channel, row.version))
+        return self.envelope.open(row.data, _place(row))
 
     def value(self, place: Namespace, channel: str, parts: Parts) -> Any:
         """A channel's value, made anew."""
@@ -205,8 +230,7 @@ class Rows:
 
     def write(self, row: WriteRow) -> PendingWrite:
         """One pending write as LangGraph has it."""
-        at = Place.write(row.thread_id, row.ns, row.checkpoint_id, row.channel, row.task_id, row.idx)
-        data = self.envelope.open(row.data, at)
+        data = self.envelope.open(row.data, write_place(row))
         where = Namespace(row.thread_id, row.ns).named(f"a write to channel {row.channel!r}")
         return row.task_id, row.channel, self.codec.decode(data, where)
 
@@ -215,7 +239,7 @@ class Rows:
     ) -> CheckpointTuple:
         """The whole checkpoint as LangGraph has it; nothing of it is shared with another one."""
         place = Namespace(row.thread_id, row.ns)
-        values = {channel: self.value(place, channel, versions[channel].parts) for channel in header.roots}
+        values = {channel: self.value(place, channel, versions[channel].parts) for channel in header.spots}
         return CheckpointTuple(
             place.config(row.id),
             header.with_values(values),
@@ -224,28 +248,32 @@ class Rows:
             [self.write(write) for write in writes],
         )
 
+    def sealed(self, saves: Sequence[Save]) -> list[Save]:
+        """The rows of saves in their envelopes, as they go to the store.
+
+        Raises:
+            CheckpointerError: If one of them is too large.
+        """
+        sealed = iter(self.envelope.seal_all([piece for save in saves for piece in _pieces(save)]))
+        return [_with(save, sealed) for save in saves]
+
+    def unsealed(self, save: Save) -> Save:
+        """The rows of a save as they were before they went into their envelopes."""
+        return _with(save, iter([self.envelope.open(data, place) for data, place in _pieces(save)]))
+
     def moved(self, save: Save, thread_id: str) -> Save:
         """The same rows in another thread: opened where they were, sealed where they go."""
-        there = Save(status=save.status, now=save.now)
-        if (row := save.checkpoint) is not None:
-            header = self.envelope.open(row.header, Place.header(row.thread_id, row.ns, row.id))
-            metadata = self.envelope.open(row.metadata, Place.metadata(row.thread_id, row.ns, row.id))
-            there.checkpoint = replace(
-                row,
-                thread_id=thread_id,
-                header=self.envelope.seal(header, Place.header(thread_id, row.ns, row.id)),
-                metadata=self.envelope.seal(metadata, Place.metadata(thread_id, row.ns, row.id)),
-            )
-        for value in save.values:
-            to = Place.value(thread_id, value.ns, value.channel, value.version)
-            data = self.envelope.seal(self.opened(value), to)
-            there.values.append(replace(value, thread_id=thread_id, data=data))
-        for write in save.writes:
-            here = Place.write(write.thread_id, write.ns, write.checkpoint_id, write.channel, write.task_id, write.idx)
-            data = self.envelope.open(write.data, here)
-            data = self.envelope.seal(data, here._replace(thread_id=thread_id))
-            there.writes.append(replace(write, thread_id=thread_id, data=data))
-        return there
+        there = self.unsealed(save)
+        if there.checkpoint is not None:
+            there.checkpoint = replace(there.checkpoint, thread_id=thread_id)
+        there.values = [replace(row, thread_id=thread_id) for row in there.values]
+        there.writes = [replace(row, thread_id=thread_id) for row in there.writes]
+        return self.sealed([there])[0]
+
+    def without_parent(self, row: CheckpointRow) -> CheckpointRow:
+        """The same checkpoint as a first one."""
+        header, first = self.envelope.open(row.header, header_place(row)), replace(row, parent_id=None)
+        return replace(first, header=self.envelope.seal(header, header_place(first)))
 
     def allowing(self, names: Collection[tuple[str, ...]]) -> Rows:
         """The same rows, which may also hold these types, named as LangGraph names them."""
@@ -254,10 +282,6 @@ class Rows:
     def searched(self, key: str, value: Any) -> tuple[bytes, ...]:
         """The labels under which a metadata value may be found."""
         return self.envelope.labels_for_search(key, value)
-
-    def _value_row(self, place: Namespace, channel: str, version: Version, data: bytes) -> ValueRow:
-        sealed = self.envelope.seal(data, Place.value(place.thread_id, place.ns, channel, version.version))
-        return ValueRow(place.thread_id, place.ns, channel, version.root, version.version, sealed)
 
     def _metadata(self, config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
         """What a checkpoint's metadata holds: LangGraph's own, the run's, and of `configurable` what is declared.
@@ -273,10 +297,6 @@ class Rows:
             kept.setdefault(key, configurable[key])
         return kept
 
-    def _sealed_metadata(self, place: Namespace, id: str, metadata: Mapping[str, Any]) -> bytes:
-        data = self.codec.encode(dict(metadata), place.named(f"the metadata of checkpoint {id!r}"))
-        return self.envelope.seal(data, Place.metadata(place.thread_id, place.ns, id))
-
     def _labels(self, metadata: Mapping[str, Any]) -> tuple[bytes, ...]:
         return tuple(
             self.envelope.label(key, value)
@@ -285,11 +305,54 @@ class Rows:
         )
 
 
-def _status(values: Mapping[str, Any]) -> Status:
+def _status(header: Header) -> Status:
+    return "unfinished" if header.unfinished else "done"
+
+
+def _is_unfinished(values: Mapping[str, Any]) -> bool:
     """What a checkpoint's channels say: LangGraph keeps a value in those that trigger what is next."""
-    if any(channel.startswith("branch:to:") for channel in values):
-        return "unfinished"
-    return "unfinished" if any(values.get(channel) for channel in _PENDING) else "done"
+    # Of the input only whether it is there: it may be of any type, also of one that has no truth.
+    return (
+        START in values or len(values.get(TASKS, ())) > 0 or any(channel.startswith("branch:to:") for channel in values)
+    )
+
+
+def header_place(row: CheckpointRow) -> Place:
+    """Where a checkpoint's header lies, with all that its row says in clear."""
+    return Place.header(row.thread_id, row.ns, row.id, row.parent_id, row.source, row.step, row.run_id)
+
+
+def write_place(row: WriteRow) -> Place:
+    """Where a pending write lies, with all that its row says in clear."""
+    return Place.write(row.thread_id, row.ns, row.checkpoint_id, row.channel, row.task_id, row.idx, row.task_path)
+
+
+def _pieces(save: Save) -> Iterator[tuple[bytes, Place]]:
+    """What of a save goes into envelopes, and where each belongs."""
+    if (row := save.checkpoint) is not None:
+        yield row.header, header_place(row)
+        yield row.metadata, Place.metadata(row.thread_id, row.ns, row.id)
+    for value in save.values:
+        yield value.data, _place(value)
+    for write in save.writes:
+        yield write.data, write_place(write)
+
+
+def _with(save: Save, pieces: Iterator[bytes]) -> Save:
+    """A save with other bytes, in the order of `_pieces`."""
+    row = save.checkpoint
+    return Save(
+        None if row is None else replace(row, header=next(pieces), metadata=next(pieces)),
+        [replace(value, data=next(pieces)) for value in save.values],
+        [replace(write, data=next(pieces)) for write in save.writes],
+        save.status,
+        save.now,
+        save.leans,
+    )
+
+
+def _place(row: ValueRow) -> Place:
+    return Place.value(row.thread_id, row.ns, row.channel, row.version)
 
 
 def _now() -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 import copy
-import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -23,11 +23,13 @@ from langgraph.checkpoint.base import (
 from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.lifetime import Closable
+from petal.checkpoints.names import hexadecimal
 from petal.checkpoints.recall import Found, Recall
-from petal.checkpoints.records import Reader, Save, Store, Transaction
-from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.records import CheckpointQuery, OrphanedSave, Reader, Save, Store, Transaction
+from petal.checkpoints.rows import Namespace, Rows, Saved
 from petal.checkpoints.search import Search
-from petal.checkpoints.threads import ThreadInfo, ThreadQuery
+from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery
+from petal.checkpoints.values import BUNDLED
 from petal.checkpoints.verification import Damage, damages
 from petal.core.config.checkpointer import Durability
 
@@ -55,7 +57,7 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         super().__init__()
         self.durability: Durability = durability
         self._rows = rows
-        self._engine = Engine(store)  # shared by the clones that with_allowlist makes
+        self._engine = Engine(store, rows.sealed)  # shared by the clones that with_allowlist makes
         self._recall = Recall(rows, cache_bytes)
 
     @property
@@ -135,10 +137,12 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
             known = self._engine.read(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
-        save, header, made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        self._engine.save(save)
-        self._recall.remember(place, header, made)
-        return place.config(checkpoint["id"])
+        made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
+        try:
+            self._engine.save(made.save)
+        except OrphanedSave:
+            made = self._saved_anew(place, config, checkpoint, metadata, new_versions)
+        return self._remembered(place, made)
 
     async def aput(
         self,
@@ -152,10 +156,13 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
             known = await self._engine.aread(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
-        save, header, made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        await self._engine.asave(save)
-        self._recall.remember(place, header, made)
-        return place.config(checkpoint["id"])
+        made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
+        try:
+            await self._engine.asave(made.save)
+        except OrphanedSave:
+            anew = partial(self._saved_anew, place, config, checkpoint, metadata, new_versions)
+            made = await self._engine.later(anew)
+        return self._remembered(place, made)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -285,6 +292,28 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         """As `threads`."""
         return await self._engine.later(partial(self.threads, limit, before, search=search, status=status))
 
+    def checkpoints(
+        self, thread_id: str, limit: int = 50, before: CheckpointInfo | None = None, *, ns: str | None = ""
+    ) -> builtins.list[CheckpointInfo]:
+        """A page of a thread's history, newest first, for which no value is read.
+
+        Args:
+            thread_id: The thread.
+            limit: At most so many.
+            before: Only those after this one in the list: the last of the page before.
+            ns: The namespace; None for all.
+        """
+        after = None if before is None else (before.checkpoint_id, before.thread_id, before.ns)
+        query = CheckpointQuery(thread_id=str(thread_id), ns=ns, after=after, limit=limit)
+        rows = [] if limit <= 0 else self._engine.read(lambda reader: reader.checkpoints(query))
+        return [self._rows.info(row) for row in rows]
+
+    async def acheckpoints(
+        self, thread_id: str, limit: int = 50, before: CheckpointInfo | None = None, *, ns: str | None = ""
+    ) -> builtins.list[CheckpointInfo]:
+        """As `checkpoints`."""
+        return await self._engine.later(partial(self.checkpoints, thread_id, limit, before, ns=ns))
+
     def verify(self, thread_id: str | None = None) -> builtins.list[Damage]:
         """Reads every row of a thread, or of all threads, and tells which are damaged."""
         return self._engine.read(lambda reader: builtins.list(damages(reader, self._rows, thread_id)))
@@ -309,7 +338,7 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after `current`: a number that keeps its width, and chance, so that forks don't collide."""
         number, _, _ = (current or "0000000000").partition(".")
-        return f"{int(number) + 1:0{len(number)}d}.{secrets.token_hex(6)}"
+        return f"{int(number) + 1:0{len(number)}d}.{hexadecimal(12)}"
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A clone on the same storage that also loads these types, named as LangGraph names them."""
@@ -322,6 +351,43 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         if id is None:
             raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
         return self._rows.writes(Namespace.of(config), id, writes, task_id, task_path)
+
+    def _saved_anew(
+        self,
+        place: Namespace,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Saved:
+        """Save a checkpoint whose parent was deleted meanwhile, looked up again in the transaction that writes it."""
+        self._recall.forget(place.thread_id)
+
+        def work(change: Transaction) -> Saved:
+            known = self._recall.looked_up(place, get_checkpoint_id(config), checkpoint, new_versions, change)
+            made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
+            change.save(self._rows.sealed([made.save])[0])
+            return made
+
+        return self._engine.change(work)
+
+    def _remembered(self, place: Namespace, made: Saved) -> RunnableConfig:
+        """Keep what was saved at hand, bundle what has become many rows, and name the checkpoint."""
+        for channel, version in made.versions.items():
+            if len(version.alone) >= BUNDLED:
+                self._engine.begin(
+                    partial(
+                        lineage.bundle,
+                        rows=self._rows,
+                        place=place,
+                        channel=channel,
+                        names=version.alone,
+                        now=made.save.now,
+                    )
+                )
+                made.versions[channel] = replace(version, alone=())
+        self._recall.remember(place, made.header, made.versions)
+        return place.config(made.header.checkpoint["id"])
 
     def _made(self, found: Found) -> CheckpointTuple:
         row, header, versions, writes = found

@@ -103,6 +103,7 @@ class PostgresSaver(_Configured):
         connection_string: `postgresql://user:password@host:port/database`, or libpq's `key=value` form.
         allow: As in `MemorySaver`.
         on_decode_error: As in `MemorySaver`.
+        read_only: Change nothing; tables that are missing are an error. A role that may only read can do that.
         options: The fields of `PostgresOptions`.
 
     Raises:
@@ -116,6 +117,7 @@ class PostgresSaver(_Configured):
         *,
         allow: Iterable[type] = (),
         on_decode_error: OnDecodeError = "raise",
+        read_only: bool = False,
         **options: Any,
     ) -> None:
         try:
@@ -126,7 +128,7 @@ class PostgresSaver(_Configured):
         config = CheckpointerConfig(type="postgres", config={"connection_string": connection_string, **options})
         known = config.options
         assert isinstance(known, PostgresOptions)
-        super().__init__(PostgresStore(known, config.where), known, allow, on_decode_error)
+        super().__init__(PostgresStore(known, config.where, read_only=read_only), known, allow, on_decode_error)
 
 
 def open_checkpointer(
@@ -148,8 +150,8 @@ def open_checkpointer(
         config: `"sqlite:///petal.db"`, `"postgresql://…"`, `"memory://"` or a `CheckpointerConfig`.
         allow: Types that state may hold beside plain data, messages and the standard library's. Agents built
             with Petal allow those of their state's annotations.
-        inspect: Only look: an SQLite file is not changed, and values of types that are not allowed come as what
-            was saved of them.
+        inspect: Only look: the database is not changed, not even to make or upgrade its tables, and values of
+            types that are not allowed come as what was saved of them.
         serde: How values become bytes, for `engine="langgraph"`. Default: LangGraph's serializer.
         options: Further options of the storage; they win over those of the config.
 
@@ -175,7 +177,7 @@ def open_checkpointer(
     if known.engine == "langgraph" or _holds_langgraphs_tables(config, known):
         if inspect:
             serde = serde or JsonPlusSerializer(allowed_msgpack_modules=None)
-        return _langgraph_saver(config, serde)
+        return _langgraph_saver(config, serde, read_only=inspect)
     if serde is not None:
         raise CheckpointerConfigurationError("serde is for engine='langgraph'; Petal's own engine takes allow=[types].")
     on_decode_error: OnDecodeError = "raw" if inspect else "raise"
@@ -186,12 +188,14 @@ def open_checkpointer(
         case "sqlite":
             return SqliteSaver(allow=allow, on_decode_error=on_decode_error, read_only=inspect, **given)
         case "postgres":
-            return PostgresSaver(allow=allow, on_decode_error=on_decode_error, **given)
+            return PostgresSaver(allow=allow, on_decode_error=on_decode_error, read_only=inspect, **given)
         case _:
             assert_never(config.type)
 
 
-def _langgraph_saver(config: CheckpointerConfig, serde: SerializerProtocol | None) -> LangGraphSaver:
+def _langgraph_saver(
+    config: CheckpointerConfig, serde: SerializerProtocol | None, *, read_only: bool
+) -> LangGraphSaver:
     from petal.checkpoints.langgraph import savers
 
     given = {key: value for key, value in (config.config or {}).items() if key != "engine"}
@@ -199,9 +203,9 @@ def _langgraph_saver(config: CheckpointerConfig, serde: SerializerProtocol | Non
         case "memory":
             return savers.MemorySaver(serde=serde, **given)
         case "sqlite":
-            return savers.SqliteSaver(serde=serde, **given)
+            return savers.SqliteSaver(serde=serde, read_only=read_only, **given)
         case "postgres":
-            return savers.PostgresSaver(serde=serde, **given)
+            return savers.PostgresSaver(serde=serde, read_only=read_only, **given)
         case _:
             assert_never(config.type)
 

@@ -44,17 +44,16 @@ class Search:
     ) -> Self:
         """The search that LangGraph's arguments of `list` stand for."""
         filter = filter or {}
-        labels = [
-            rows.searched(key, value)
-            for key, value in filter.items()
-            if key not in ("source", "step", "run_id") and isinstance(value, _SCALARS)
-        ]
         query = CheckpointQuery(
             before=None if before is None else get_checkpoint_id(before),
             source=_text(filter.get("source")),
             step=filter["step"] if type(filter.get("step")) is int else None,
             run_id=_text(filter.get("run_id")),
-            labels=tuple(choices[0] for choices in labels if len(choices) == 1),
+            labels=tuple(
+                rows.searched(key, value)
+                for key, value in filter.items()
+                if key not in ("source", "step", "run_id") and isinstance(value, _SCALARS)
+            ),
             limit=_PAGE if limit is None or filter else min(limit, _PAGE),
         )
         if config is not None:

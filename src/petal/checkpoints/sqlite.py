@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from petal.checkpoints import sqlite_sql as sql
 from petal.checkpoints.records import Reader, Save, Transaction
+from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file
 from petal.checkpoints.sqlite_rows import SqliteReader, SqliteTransaction
 from petal.core.config.checkpointer import MEMORY_FILE, SqliteOptions
-from petal.errors import CheckpointCorruptionError, CheckpointerError, CheckpointerUnavailableError, PetalError
+from petal.errors import CheckpointerError, CheckpointerUnavailableError, PetalError
 
 T = TypeVar("T")
 
@@ -24,24 +25,13 @@ STATEMENTS = 256
 """How many a connection keeps prepared: more than there are."""
 INCREMENTAL = 2
 """What `PRAGMA auto_vacuum` says where space can be given back bit by bit."""
+BEGIN = "BEGIN IMMEDIATE"
 GIVE_BACK = "BEGIN IMMEDIATE; PRAGMA incremental_vacuum(512); COMMIT"
 """Of so many free pages at a time, so that no other process waits for long."""
+LANGGRAPHS = {"checkpoints", "writes"}
+"""The tables of LangGraph's saver."""
 WAL_PAGES = 4000
 """How long the write-ahead log grows before its pages go into the file; SQLite's own 1000 cost a quarter more time."""
-
-HINTS = {
-    sqlite3.SQLITE_CANTOPEN: "Check that its folder exists and may be written to, or name another file",
-    sqlite3.SQLITE_READONLY: "Allow this user to write to the file and to its folder, or name another file",
-    sqlite3.SQLITE_FULL: "Free some space and go on; what was saved before is safe",
-    sqlite3.SQLITE_IOERR: "Check the disk and the space on it and go on; what was saved before is safe",
-    sqlite3.SQLITE_BUSY: "Another process is writing; end it, or raise busy_timeout",
-    sqlite3.SQLITE_LOCKED: "Another connection is writing; end it, or raise busy_timeout",
-    sqlite3.SQLITE_PERM: "Allow this user to use the file, or name another file",
-    sqlite3.SQLITE_AUTH: "Allow this user to use the file, or name another file",
-}
-DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-PRIMARY = 0xFF
-"""Of an extended result code, the bits that say what kind it is."""
 
 
 class SqliteStore:
@@ -51,7 +41,7 @@ class SqliteStore:
     other; only `:memory:` has a single connection, which a reader holds until its block ends.
 
     Args:
-        options: The file, and how long to wait for another process that is writing.
+        options: The file, how long to wait for another process that is writing, and what a power cut may take.
         where: The file as a URL.
         read_only: Change nothing, not even the format; a file that is missing is an error.
     """
@@ -63,6 +53,7 @@ class SqliteStore:
         self._file = options.db_file
         self._in_memory = options.db_file == MEMORY_FILE
         self._patience = options.busy_timeout
+        self._synchronous = options.synchronous
         self._read_only = read_only
         self._writing = RLock()
         self._writer: sqlite3.Connection | None = None
@@ -77,7 +68,7 @@ class SqliteStore:
             with self._writing:
                 self._writer = self._prepared()
         except sqlite3.Error as error:
-            raise self._meaning(error) from error
+            raise meaning(self.where, error) from error
         except PetalError:
             raise  # some of which are OSErrors
         except OSError as error:
@@ -95,7 +86,11 @@ class SqliteStore:
 
     def commit(self, saves: Sequence[Save]) -> None:
         with self._changing() as connection:
-            SqliteTransaction(connection).save_all(saves)
+            transaction = SqliteTransaction(connection)
+            if not transaction.add_all(saves):
+                connection.rollback()
+                self._patiently(connection, BEGIN)
+                transaction.save_all(saves)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -115,20 +110,12 @@ class SqliteStore:
             return ask(reader)
 
     def translated(self, error: Exception) -> Exception | None:
-        return self._meaning(error) if isinstance(error, sqlite3.Error) else None
-
-    def _meaning(self, error: sqlite3.Error) -> CheckpointerError:
-        code = _kind(error)
-        if code in DAMAGE:
-            return CheckpointCorruptionError(self.where, str(error))
-        if code in HINTS:
-            return CheckpointerUnavailableError(self.where, str(error), HINTS[code])
-        return CheckpointerError(f"{self.where}: {error}.")
+        return meaning(self.where, error) if isinstance(error, sqlite3.Error) else None
 
     def _connected(self, mode: str) -> sqlite3.Connection:
         path = Path(self._file)
         if mode == "ro" and not path.is_file():
-            raise CheckpointerUnavailableError(self.where, "there is no such file", "Name one that exists")
+            raise no_such_file(self.where)
         return sqlite3.connect(
             MEMORY_FILE if self._in_memory else f"file:{quote(str(path.absolute()))}?mode={mode}",
             uri=not self._in_memory,
@@ -148,7 +135,7 @@ class SqliteStore:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 # SQLite does not wait for others when it goes over to WAL, so this does.
                 self._patiently(connection, "PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
                 connection.execute("PRAGMA fullfsync = ON")  # macOS: else it stays in the drive's own memory
                 connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
                 connection.execute(f"PRAGMA journal_size_limit = {WAL_PAGES * PAGE_BYTES}")
@@ -240,7 +227,7 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        self._patiently(connection, "BEGIN IMMEDIATE")
+        self._patiently(connection, BEGIN)
         try:
             yield
             connection.execute("COMMIT")
@@ -255,7 +242,7 @@ class SqliteStore:
             try:
                 connection.execute(statement)
             except sqlite3.OperationalError as error:
-                if _kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                if kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, 0.05)
@@ -277,17 +264,20 @@ class SqliteStore:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # only then the file becomes smaller
 
 
-def _kind(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & PRIMARY
-
-
 def holds_langgraphs_tables(db_file: str) -> bool:
     """Whether a file holds tables of LangGraph's saver and none of ours; it is only looked at."""
     if db_file == MEMORY_FILE or not Path(db_file).is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(Path(db_file).absolute()))}?mode=ro", uri=True)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables, _ = found_in(db_file)
     except sqlite3.Error:
         return False  # what is wrong with it is said when it is opened
-    return {"checkpoints", "writes"} <= tables and "petal_meta" not in tables
+    return tables >= LANGGRAPHS and "petal_meta" not in tables
+
+
+def found_in(db_file: str) -> tuple[set[str], int]:
+    """The tables of a file, and the format of Petal's, be it a newer one; 0 without them. It is only looked at."""
+    with closing(sqlite3.connect(f"file:{quote(str(Path(db_file).absolute()))}?mode=ro", uri=True)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        format = connection.execute(sql.FORMAT).fetchone() if "petal_meta" in tables else None
+    return tables, int(format[0]) if format else 0

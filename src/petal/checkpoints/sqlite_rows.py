@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from sqlite3 import Connection
 from typing import Any
 
 from petal.checkpoints import sqlite_sql as sql
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Save, Status, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, Status, ValueRow, WriteRow
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,33 +30,22 @@ class SqliteReader:
         return CheckpointRow(*found) if found else None
 
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
-        labels: Sequence[bytes] = query.labels
-        values: list[Any] = []
-        statement = sql.CHECKPOINTS
-        if labels and query.thread_id is None:
-            statement, values, labels = sql.LABELLED, [labels[0]], labels[1:]
-        # What the page begins with is told of both tables, so that it can be found by either's index.
-        key = "l.checkpoint_id" if statement is sql.LABELLED else "c.id"
-        conditions = ["TRUE"]
-        for condition, value in (
-            ("c.thread_id = ?", query.thread_id),
-            ("c.ns = ?", query.ns),
-            (f"{key} = ?", query.id),
-            (f"{key} < ?", query.before),
-            ("c.source = ?", query.source),
-            ("c.step = ?", query.step),
-            ("c.run_id = ?", query.run_id),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                values.append(value)
-        if query.after is not None:
-            conditions += [f"{key} <= ?", "(c.id, c.thread_id, c.ns) < (?, ?, ?)"]
-            values += [query.after[0], *query.after]
-        conditions += [sql.HAS_LABEL] * len(labels)
-        values += [*labels, query.limit]
-        found = self._connection.execute(statement.format(conditions=" AND ".join(conditions)), values)
-        return [CheckpointRow(*row) for row in found]
+        groups = sorted(query.labels, key=len)
+        if not all(groups):
+            return []
+        if groups and query.thread_id is None:
+            # One select for each label of the group with the fewest, which leaves out what those before it give.
+            first, groups = groups[0], groups[1:]
+            selects, values = [], []
+            for number, label in enumerate(first):
+                conditions, wanted = _conditions(query, "l.checkpoint_id", groups, first[:number])
+                selects.append(sql.LABELLED.format(conditions=conditions))
+                values += [label, *wanted]
+            statement = sql.MERGED.join(selects) + sql.LABELLED_ORDER
+        else:
+            conditions, values = _conditions(query, "c.id", groups)
+            statement = sql.CHECKPOINTS.format(conditions=conditions)
+        return [CheckpointRow(*row) for row in self._connection.execute(statement, (*values, query.limit))]
 
     def chains(self, thread_id: str, ns: str, chains: Sequence[tuple[str, str]]) -> list[ValueRow]:
         return [
@@ -67,9 +56,9 @@ class SqliteReader:
             )
         ]
 
-    def roots(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        found = {key: self._connection.execute(sql.ROOT, (thread_id, ns, *key)).fetchone() for key in versions}
-        return {key: row[0] for key, row in found.items() if row}
+    def values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> list[ValueRow]:
+        found = (self._connection.execute(sql.ONE_VALUE, (thread_id, ns, *key)).fetchone() for key in versions)
+        return [ValueRow(*row) for row in found if row]
 
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         return [
@@ -98,6 +87,10 @@ class SqliteReader:
         ]
 
 
+PORTIONS = (64, 16, 8, 4, 3, 2, 1)
+"""How many rows a statement may have: few numbers, so that all of these statements stay prepared."""
+
+
 @dataclass(slots=True)
 class _Growth:
     """What saves add to a thread's entry in the index."""
@@ -110,11 +103,27 @@ class _Growth:
     updated: int = 0
 
 
+class _Growths(dict[str, _Growth]):
+    """What a group of saves adds to the index, by thread."""
+
+    def now(self, save: Save) -> int:
+        """The time of a save."""
+        return _ticks(datetime.fromisoformat(save.now) if save.now else datetime.now(UTC))
+
+    def of(self, thread_id: str, now: int, status: Status | None) -> _Growth:
+        """What a row adds to that of its thread."""
+        if (growth := self.get(thread_id)) is None:
+            growth = self[thread_id] = _Growth(created=now)
+        growth.updated = max(growth.updated, now)
+        growth.status = status or growth.status
+        return growth
+
+
 class SqliteTransaction(SqliteReader):
     """Changes rows; the caller begins and ends the transaction of the connection.
 
     Attributes:
-        freed: Whether rows were deleted, so that there may be space to give back.
+        freed: Whether there may be space to give back. That of values alone is soon needed by others.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -126,25 +135,74 @@ class SqliteTransaction(SqliteReader):
         self.save_all((save,))
 
     def save_all(self, saves: Iterable[Save]) -> None:
-        """Write saves one after the other; each thread's entry in the index is written once."""
-        grown: dict[str, _Growth] = {}
+        """Write saves one after the other, whatever is there already."""
+        grown = _Growths()
         for save in saves:
-            now = _ticks(datetime.fromisoformat(save.now) if save.now else datetime.now(UTC))
+            now = grown.now(save)
             if (row := save.checkpoint) is not None:
-                growth = self._growth(grown, row.thread_id, now, save.status)
+                if save.leans and self.checkpoint(row.thread_id, row.ns, row.parent_id) is None:
+                    raise OrphanedSave
+                growth = grown.of(row.thread_id, now, save.status)
                 new, size = self._checkpoint(row)
                 growth.checkpoints += new
                 growth.size += size
                 if row.ns == "":
                     growth.head = max(growth.head, row.id)
             for value in save.values:
-                self._growth(grown, value.thread_id, now, save.status).size += self._value(value)
+                grown.of(value.thread_id, now, save.status).size += self._value(value)
             for write in save.writes:
-                self._growth(grown, write.thread_id, now, save.status).size += self._write(write)
-        self._connection.executemany(
-            sql.INDEX_THREAD,
-            [(id, g.head, g.status, g.checkpoints, g.size, g.created, g.updated) for id, g in grown.items()],
-        )
+                grown.of(write.thread_id, now, save.status).size += self._write(write)
+        self._index(grown)
+
+    def add_all(self, saves: Iterable[Save]) -> bool:
+        """Write saves of which nothing is there yet, as nearly all are: many rows a statement.
+
+        Each statement gives Python's lock away and waits for it again, which takes longer than to write the rows.
+
+        Returns:
+            False if something was there; the transaction must then be rolled back.
+        """
+        grown = _Growths()
+        checkpoints: list[Any] = []
+        labels: list[Any] = []
+        values: list[Any] = []
+        writes: list[Any] = []
+        parents: dict[tuple[str, str, str | None], None] = {}
+        for save in saves:
+            now = grown.now(save)
+            if (row := save.checkpoint) is not None:
+                key = row.thread_id, row.ns, row.id
+                checkpoints += *key, row.parent_id, row.source, row.step, row.run_id, row.header, row.metadata
+                for label in set(row.labels):
+                    labels += *key, label
+                if save.leans:
+                    parents[row.thread_id, row.ns, row.parent_id] = None
+                growth = grown.of(row.thread_id, now, save.status)
+                growth.checkpoints += 1
+                growth.size += len(row.header) + len(row.metadata)
+                if row.ns == "":
+                    growth.head = max(growth.head, row.id)
+            for value in save.values:
+                root = None if value.root == value.version else value.root
+                values += value.thread_id, value.ns, value.channel, value.version, root, value.data
+                grown.of(value.thread_id, now, save.status).size += len(value.data)
+            for write in save.writes:
+                writes += write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx
+                writes += write.channel, write.task_path, write.data
+                grown.of(write.thread_id, now, save.status).size += len(write.data)
+        if not (
+            self._added(sql.ADD_CHECKPOINTS, 9, checkpoints)
+            and self._added(sql.ADD_VALUES, 6, values)
+            and self._added(sql.ADD_WRITES, 8, writes)
+            and self._added(sql.ADD_LABELS, 4, labels)
+        ):
+            return False
+        wanted = [part for parent in parents for part in parent]
+        found = sum(self._cursor.execute(*part).fetchone()[0] for part in _portions(sql.PARENTS, 3, wanted))
+        if found != len(parents):
+            raise OrphanedSave
+        self._index(grown)
+        return True
 
     def namespaces(self, thread_id: str) -> list[str]:
         return [ns for (ns,) in self._connection.execute(sql.NAMESPACES, (thread_id,))]
@@ -169,8 +227,12 @@ class SqliteTransaction(SqliteReader):
             self._connection.executemany(statement, [(thread_id, ns, id) for id in ids])
 
     def delete_values(self, thread_id: str, ns: str, versions: Sequence[tuple[str, str]]) -> None:
-        self.freed = True
-        self._connection.executemany(sql.DELETE_VALUE, [(thread_id, ns, *version) for version in versions])
+        size = 0
+        for version in versions:
+            for (gone,) in self._cursor.execute(sql.SIZE_OF_VALUE, (thread_id, ns, *version)).fetchall():
+                self._cursor.execute(sql.DELETE_VALUE, (thread_id, ns, *version))
+                size += gone
+        self._connection.execute(sql.SHRINK, (size, thread_id))
 
     def recount(self, thread_id: str) -> None:
         count, head, first, last, size = self._connection.execute(sql.COUNTED, {"thread": thread_id}).fetchone()
@@ -180,12 +242,15 @@ class SqliteTransaction(SqliteReader):
         else:
             self._connection.execute(sql.FORGET, (thread_id,))
 
-    def _growth(self, grown: dict[str, _Growth], thread_id: str, now: int, status: Status | None) -> _Growth:
-        if (growth := grown.get(thread_id)) is None:
-            growth = grown[thread_id] = _Growth(created=now)
-        growth.updated = max(growth.updated, now)
-        growth.status = status or growth.status
-        return growth
+    def _index(self, grown: _Growths) -> None:
+        """Each thread's entry in the index is written once."""
+        entries = [
+            column
+            for id, g in grown.items()
+            for column in (id, g.head, g.status, g.checkpoints, g.size, g.created, g.updated)
+        ]
+        for statement, columns in _portions(sql.INDEX_THREADS, 7, entries):
+            self._cursor.execute(statement, columns)
 
     # Nearly all rows are new, so that is what is tried first.
 
@@ -193,7 +258,7 @@ class SqliteTransaction(SqliteReader):
         """How many bytes it added."""
         key = row.thread_id, row.ns, row.checkpoint_id, row.task_id, row.idx
         values = row.channel, row.task_path, row.data
-        if self._added(sql.ADD_WRITE, key, values):
+        if self._added(sql.ADD_WRITES, 8, key + values):
             return len(row.data)
         return self._replaced(sql.SIZE_OF_WRITE, sql.REPLACE_WRITE, key, values) if row.idx < 0 else 0
 
@@ -201,7 +266,7 @@ class SqliteTransaction(SqliteReader):
         """How many bytes it added."""
         key = row.thread_id, row.ns, row.channel, row.version
         values = None if row.root == row.version else row.root, row.data
-        if self._added(sql.ADD_VALUE, key, values):
+        if self._added(sql.ADD_VALUES, 6, key + values):
             return len(row.data)
         return self._replaced(sql.SIZE_OF_VALUE, sql.REPLACE_VALUE, key, values)
 
@@ -209,23 +274,66 @@ class SqliteTransaction(SqliteReader):
         """Whether it is new, and how many bytes it added."""
         key = row.thread_id, row.ns, row.id
         values = row.parent_id, row.source, row.step, row.run_id, row.header, row.metadata
-        if new := self._added(sql.ADD_CHECKPOINT, key, values):
+        if new := self._added(sql.ADD_CHECKPOINTS, 9, key + values):
             size = len(row.header) + len(row.metadata)
         else:
             size = self._replaced(sql.SIZE_OF_CHECKPOINT, sql.REPLACE_CHECKPOINT, key, values)
             self._cursor.execute(sql.DELETE_LABELS, key)
-        if row.labels:
-            self._cursor.executemany(sql.ADD_LABEL, [(*key, label) for label in row.labels])
+        self._added(sql.ADD_LABELS, 4, [part for label in row.labels for part in (*key, label)])
         return new, size
 
-    def _added(self, statement: str, key: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
-        return self._cursor.execute(statement, key + values).rowcount == 1
+    def _added(self, statement: str, width: int, columns: Sequence[Any]) -> bool:
+        """Whether all of these rows were new; those that were not stay as they are."""
+        return len(columns) == width * sum(
+            self._cursor.execute(*portion).rowcount for portion in _portions(statement, width, columns)
+        )
 
     def _replaced(self, measure: str, replace: str, key: tuple[Any, ...], values: tuple[Any, ...]) -> int:
         (before,) = self._cursor.execute(measure, key).fetchone()
         self._cursor.execute(replace, values + key)
         (after,) = self._cursor.execute(measure, key).fetchone()
         return int(after - before)
+
+
+def _conditions(
+    query: CheckpointQuery, id: str, groups: Sequence[Sequence[bytes]], without: Sequence[bytes] = ()
+) -> tuple[str, list[Any]]:
+    """What rows must fulfil, and its parameters.
+
+    Args:
+        query: The query; its labels are left to `groups`.
+        id: The column in whose index the page begins.
+        groups: Labels, of each group of which a row must have one.
+        without: Labels that it must not have.
+    """
+    conditions: list[str] = ["TRUE"]
+    values: list[Any] = []
+    for condition, value in (
+        ("c.thread_id = ?", query.thread_id),
+        ("c.ns = ?", query.ns),
+        (f"{id} = ?", query.id),
+        (f"{id} < ?", query.before),
+        ("c.source = ?", query.source),
+        ("c.step = ?", query.step),
+        ("c.run_id = ?", query.run_id),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if query.after is not None:
+        conditions += [f"{id} <= ?", "(c.id, c.thread_id, c.ns) < (?, ?, ?)"]
+        values += [query.after[0], *query.after]
+    for group in groups:
+        conditions.append(_has_one_of(group))
+        values += group
+    if without:
+        conditions.append("NOT " + _has_one_of(without))
+        values += without
+    return " AND ".join(conditions), values
+
+
+def _has_one_of(labels: Sequence[bytes]) -> str:
+    return sql.HAS_LABEL.format(labels=", ".join("?" * len(labels)))
 
 
 def _ticks(moment: datetime | None) -> int:
@@ -235,3 +343,13 @@ def _ticks(moment: datetime | None) -> int:
 
 def _moment(ticks: int) -> datetime | None:
     return _EPOCH + timedelta(microseconds=ticks) if ticks else None
+
+
+def _portions(statement: str, width: int, columns: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """A statement for many rows as some for as many as `PORTIONS` say, each with its parameters."""
+    at, rows = 0, len(columns) // width
+    for count in PORTIONS:
+        while rows >= count:
+            yield sql.of_rows(statement, count, width), columns[at : at + count * width]
+            at += count * width
+            rows -= count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 # Tables with a rowid, since their rows are appended whatever thread they belong to; clustered by thread, as WITHOUT
 # ROWID does it, 2,000 threads at once took twice the time to write, for an eighth less space. `root` is NULL where it
 # is the version itself: most values are wholes.
@@ -82,9 +84,9 @@ SET_FORMAT = """
 INSERT INTO petal_meta (key, value) VALUES ('format', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
 
-ADD_CHECKPOINT = """
+ADD_CHECKPOINTS = """
 INSERT INTO petal_checkpoints (thread_id, ns, id, parent_id, source, step, run_id, header, metadata)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (thread_id, ns, id) DO NOTHING
+VALUES {rows} ON CONFLICT (thread_id, ns, id) DO NOTHING
 """
 SIZE_OF_CHECKPOINT = """
 SELECT length(header) + length(metadata) FROM petal_checkpoints WHERE thread_id = ? AND ns = ? AND id = ?
@@ -93,9 +95,9 @@ REPLACE_CHECKPOINT = """
 UPDATE petal_checkpoints SET parent_id = ?, source = ?, step = ?, run_id = ?, header = ?, metadata = ?
 WHERE thread_id = ? AND ns = ? AND id = ?
 """
-ADD_VALUE = """
+ADD_VALUES = """
 INSERT INTO petal_values (thread_id, ns, channel, version, root, data)
-VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (thread_id, ns, channel, version) DO NOTHING
+VALUES {rows} ON CONFLICT (thread_id, ns, channel, version) DO NOTHING
 """
 SIZE_OF_VALUE = """
 SELECT length(data) FROM petal_values WHERE thread_id = ? AND ns = ? AND channel = ? AND version = ?
@@ -103,9 +105,9 @@ SELECT length(data) FROM petal_values WHERE thread_id = ? AND ns = ? AND channel
 REPLACE_VALUE = """
 UPDATE petal_values SET root = ?, data = ? WHERE thread_id = ? AND ns = ? AND channel = ? AND version = ?
 """
-ADD_WRITE = """
+ADD_WRITES = """
 INSERT INTO petal_writes (thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (thread_id, ns, checkpoint_id, task_id, idx) DO NOTHING
+VALUES {rows} ON CONFLICT (thread_id, ns, checkpoint_id, task_id, idx) DO NOTHING
 """
 SIZE_OF_WRITE = """
 SELECT length(data) FROM petal_writes
@@ -115,12 +117,16 @@ REPLACE_WRITE = """
 UPDATE petal_writes SET channel = ?, task_path = ?, data = ?
 WHERE thread_id = ? AND ns = ? AND checkpoint_id = ? AND task_id = ? AND idx = ?
 """
-ADD_LABEL = """
-INSERT INTO petal_labels (thread_id, ns, checkpoint_id, label) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+ADD_LABELS = """
+INSERT INTO petal_labels (thread_id, ns, checkpoint_id, label) VALUES {rows} ON CONFLICT DO NOTHING
 """
-INDEX_THREAD = """
+PARENTS = """
+WITH n (thread_id, ns, id) AS (VALUES {rows})
+SELECT count(*) FROM n CROSS JOIN petal_checkpoints c ON c.thread_id = n.thread_id AND c.ns = n.ns AND c.id = n.id
+"""
+INDEX_THREADS = """
 INSERT INTO petal_threads (thread_id, head, status, checkpoints, size, created, updated)
-VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (thread_id) DO UPDATE SET
+VALUES {rows} ON CONFLICT (thread_id) DO UPDATE SET
     head = max(head, excluded.head),
     status = coalesce(excluded.status, status),
     checkpoints = checkpoints + excluded.checkpoints,
@@ -136,15 +142,18 @@ SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.heade
 FROM petal_checkpoints c WHERE {conditions} ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT ?
 """
 LABELLED = """
-SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata
+SELECT l.thread_id, l.ns, l.checkpoint_id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata
 FROM petal_labels l
 CROSS JOIN petal_checkpoints c ON c.thread_id = l.thread_id AND c.ns = l.ns AND c.id = l.checkpoint_id
-WHERE l.label = ? AND {conditions} ORDER BY l.checkpoint_id DESC, l.thread_id DESC, l.ns DESC LIMIT ?
+WHERE l.label = ? AND {conditions}
 """
 """The same beginning with a label: CROSS JOIN keeps SQLite from beginning elsewhere."""
+MERGED = " UNION ALL "
+"""Of selects that each give their rows in the order, of which SQLite then takes the next one where it is."""
+LABELLED_ORDER = " ORDER BY 3 DESC, 1 DESC, 2 DESC LIMIT ?"
 HAS_LABEL = """
 EXISTS (SELECT 1 FROM petal_labels o
-    WHERE o.thread_id = c.thread_id AND o.ns = c.ns AND o.checkpoint_id = c.id AND o.label = ?)
+    WHERE o.thread_id = c.thread_id AND o.ns = c.ns AND o.checkpoint_id = c.id AND o.label IN ({labels}))
 """
 CHAIN = """
 SELECT thread_id, ns, channel, version, version, data FROM petal_values
@@ -153,8 +162,9 @@ UNION ALL
 SELECT thread_id, ns, channel, root, version, data FROM petal_values
 WHERE thread_id = :thread AND ns = :ns AND channel = :channel AND root = :root
 """
-ROOT = """
-SELECT coalesce(root, version) FROM petal_values WHERE thread_id = ? AND ns = ? AND channel = ? AND version = ?
+ONE_VALUE = """
+SELECT thread_id, ns, channel, coalesce(root, version), version, data FROM petal_values
+WHERE thread_id = ? AND ns = ? AND channel = ? AND version = ?
 """
 WRITES = """
 SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM petal_writes
@@ -194,4 +204,14 @@ INSERT INTO petal_threads (thread_id, head, status, checkpoints, size, created, 
 VALUES (?, ?, NULL, ?, ?, ?, ?)
 ON CONFLICT (thread_id) DO UPDATE SET head = excluded.head, checkpoints = excluded.checkpoints, size = excluded.size
 """
+
+
+@cache
+def of_rows(statement: str, count: int, width: int) -> str:
+    """A statement for so many rows of so many columns."""
+    row = "(" + ", ".join("?" * width) + ")"
+    return statement.format(rows=", ".join([row] * count))
+
+
+SHRINK = "UPDATE petal_threads SET size = size - ? WHERE thread_id = ?"
 FORGET = "DELETE FROM petal_threads WHERE thread_id = ?"

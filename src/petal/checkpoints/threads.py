@@ -1,9 +1,11 @@
-"""What a listing says about a thread."""
+"""What listings say about threads and checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 _GREGORIAN = datetime(1582, 10, 15, tzinfo=UTC)
@@ -38,6 +40,23 @@ class ThreadQuery:
     search: str | None = None
     """Only those whose id holds this text."""
     status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """One checkpoint of a thread without its values, as `checkpoints()` lists it."""
+
+    thread_id: str
+    ns: str
+    """Namespace: "" for the root graph."""
+    checkpoint_id: str
+    parent_id: str | None
+    created: str
+    """ISO 8601 time of the checkpoint."""
+    metadata: Mapping[str, Any]
+    """LangGraph's: source, step, parents; and what the run declared."""
+    channels: tuple[str, ...]
+    """Names of the channels that have a value."""
 
 
 def made_at(checkpoint_id: str) -> datetime | None:

@@ -10,6 +10,7 @@ from petal.checkpoints.lineage import checkpoints_of
 from petal.checkpoints.records import CheckpointRow, Reader, ValueRow
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery
+from petal.checkpoints.values import Spot
 from petal.errors import CheckpointCorruptionError, CheckpointerError
 
 T = TypeVar("T")
@@ -77,17 +78,16 @@ def _checkpoint_damages(
     header = look(lambda: rows.header(row))
     if header is None:
         return
-    for channel, root in header.roots.items():
-        version = str(header.versions[channel])
-        if (row.ns, channel, version) in seen:
+    for channel, spot in header.spots.items():
+        if (row.ns, channel, spot.row) in seen:
             continue
-        seen.add((row.ns, channel, version))
+        seen.add((row.ns, channel, spot.row))
 
-        def read(channel: str = channel, root: str = root, version: str = version) -> None:
-            key = row.ns, channel, root
+        def read(channel: str = channel, spot: Spot = spot) -> None:
+            key = row.ns, channel, spot.root
             if key not in chains:
-                chains[key] = reader.chains(row.thread_id, row.ns, [(channel, root)])
-            made = rows.version(rows.chain(chains[key], channel, root), namespace, channel, version, root)
+                chains[key] = reader.chains(row.thread_id, row.ns, [(channel, spot.root)])
+            made = rows.version(rows.chain(chains[key], channel, spot.root), namespace, channel, spot)
             rows.value(namespace, channel, made.parts)
 
         look(read)

@@ -33,6 +33,53 @@ def named(database: str) -> CheckpointerConfig:
     return CheckpointerConfig(type="sqlite", config={"db_file": database})
 
 
+def with_options(config: CheckpointerConfig, **options: str | None) -> CheckpointerConfig:
+    """The same database with further options; None leaves one as it is.
+
+    Raises:
+        CheckpointerConfigurationError: If an option does not fit the database.
+    """
+    from petal.core.config.checkpointer import CheckpointerConfig
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return CheckpointerConfig(type=config.type, config={**(config.config or {}), **given}, enabled=config.enabled)
+
+
+def configured(database: str, argument: str, **options: str | None) -> CheckpointerConfig:
+    """The database that an argument names, with options.
+
+    Raises:
+        CheckpointerConfigurationError: If its URL is none of ours, or an option does not fit it.
+    """
+    config = named(database)
+    if not outlives_the_process(config):
+        raise typer.BadParameter("memory keeps no threads; name a file or a postgresql:// URL.", param_hint=argument)
+    return with_options(config, **options)
+
+
+def recognised(config: CheckpointerConfig) -> CheckpointerConfig:
+    """The same database with the engine whose tables it holds, if none is named.
+
+    Of an SQLite file the checkpointer itself finds that out; a server it asks only when it is used.
+    """
+    if config.type != "postgres" or "engine" in (config.config or {}):
+        return config
+    from petal.checkpoints import database_status
+
+    return with_options(config, engine=database_status(config).engine)
+
+
+@contextmanager
+def quiet_about_types() -> Iterator[None]:
+    """LangGraph's serializer warns of each type that it does not make; that is told in other words, or is meant."""
+    from langgraph.checkpoint.serde import jsonplus
+
+    before = jsonplus.logger.level
+    jsonplus.logger.setLevel(logging.ERROR)
+    yield
+    jsonplus.logger.setLevel(before)
+
+
 def repeated(database: str | None) -> list[str]:
     """The option that names the database again in a command shown to the user; a password is left out."""
     from petal.core.config.checkpointer import redacted
@@ -72,13 +119,9 @@ def opened(database: str | None, agent: Path | None) -> Iterator[PetalSaver | La
     """
     config = _chosen(database, agent)
     require_existing(config)
-    from langgraph.checkpoint.serde import jsonplus
-
     from petal.checkpoints import open_checkpointer
 
-    # It warns of each type that is shown as plain data, which is what we ask for.
-    jsonplus.logger.setLevel(logging.ERROR)
-    with open_checkpointer(config, inspect=True) as saver:
+    with quiet_about_types(), open_checkpointer(recognised(config), inspect=True) as saver:
         yield saver
 
 

@@ -35,6 +35,29 @@ class Row(NamedTuple):
         return self.ns, self.id
 
 
+class Written(NamedTuple):
+    """That a task wrote something: enough to see whether anything was written since."""
+
+    ns: str
+    checkpoint_id: str
+    """Of the checkpoint that the write waits at, which may not be there."""
+    task_id: str
+    idx: int
+    size: int
+    """Bytes of the value."""
+
+
+class Pending(NamedTuple):
+    """One pending write as it is stored."""
+
+    task_id: str
+    idx: int
+    channel: str
+    task_path: str
+    value: tuple[str, bytes]
+    """For the serializer: how it was written, and the bytes."""
+
+
 class Transaction(Protocol):
     """Changes that happen all together or not at all."""
 
@@ -86,6 +109,15 @@ class Dialect(Protocol):
 
     def heads(self, limit: int, before: ThreadInfo | None) -> list[ThreadInfo]:
         """Threads by their newest root checkpoint, newest first, those older than `before`."""
+
+    def rows(self, thread_id: str) -> list[Row]:
+        """Every checkpoint of a thread, in no order."""
+
+    def written(self, thread_id: str) -> list[Written]:
+        """Every pending write of a thread, in no order."""
+
+    def pending(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Pending]:
+        """The pending writes of a checkpoint, in no order."""
 
     def translated(self, error: Exception) -> CheckpointerError | None:
         """What an error of the driver means, or None if it is not one of the driver's."""

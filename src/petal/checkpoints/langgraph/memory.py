@@ -11,7 +11,7 @@ from typing import Any
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from petal.checkpoints.langgraph.dialect import Key, Row
+from petal.checkpoints.langgraph.dialect import Key, Pending, Row, Written
 from petal.checkpoints.threads import ThreadInfo, made_at
 from petal.errors import CheckpointerError
 
@@ -59,6 +59,28 @@ class MemoryDialect:
                     found.append(ThreadInfo(thread_id, len(ids), made_at(head), head))
         found.sort(key=_age, reverse=True)
         return [info for info in found if before is None or _age(info) < _age(before)][:limit]
+
+    def rows(self, thread_id: str) -> list[Row]:
+        with self._lock:
+            return MemoryTransaction(self._saver).rows(thread_id)
+
+    def written(self, thread_id: str) -> list[Written]:
+        with self._lock:
+            return [
+                Written(ns, checkpoint_id, task_id, idx, len(value[1]))
+                for (thread, ns, checkpoint_id), writes in self._saver.writes.items()
+                if thread == thread_id
+                for (task_id, idx), (_, _, value, _) in writes.items()
+            ]
+
+    def pending(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Pending]:
+        with self._lock:
+            return [
+                Pending(task_id, idx, channel, task_path, value)
+                for (_, idx), (task_id, channel, value, task_path) in self._saver.writes.get(
+                    (thread_id, ns, checkpoint_id), {}
+                ).items()
+            ]
 
     def translated(self, error: Exception) -> CheckpointerError | None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +12,14 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 from psycopg import Connection, Cursor, errors, sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import DictRow, class_row, dict_row, scalar_row
+from psycopg.rows import DictRow, class_row, dict_row, scalar_row, tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from petal.checkpoints.langgraph.dialect import Key, Row
+from petal.checkpoints.langgraph.dialect import Key, Pending, Row, Written
+from petal.checkpoints.postgres_connections import conninfo, lost, unavailable, words
 from petal.checkpoints.threads import ThreadInfo, made_at
-from petal.core.config.checkpointer import PostgresOptions, redacted
-from petal.errors import CheckpointerConfigurationError, CheckpointerError, CheckpointerUnavailableError
+from petal.core.config.checkpointer import PostgresOptions
+from petal.errors import CheckpointerError
 
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": None, "row_factory": dict_row}
 
@@ -100,38 +99,30 @@ SELECT * FROM (
 WHERE %(head)s::text IS NULL OR (head, thread) < (%(head)s, %(thread)s)
 ORDER BY head DESC, thread DESC LIMIT %(limit)s
 """
-
-SAFE_TO_QUOTE = ("invalid connection option", "invalid URI query parameter")
-LOST = "Check host and port and that the server runs, then go on; what was saved before is safe"
-HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("28",), "Check the user and the password in the connection string"),
-    (("3D",), "Create the database, or name another one in the connection string"),
-    (("53300",), "Close other connections, lower max_size, or raise the server's max_connections"),
-    (("53100",), "Free some space on the server and go on; what was saved before is safe"),
-    (("25006",), "Connect to a server or a database that may be written to"),
-    (("42501", "3F"), "Let the database's owner make the tables once, or grant the rights to this user"),
-    (("42P01", "42703"), "LangGraph's tables were changed or dropped while in use; open the checkpointer anew"),
-)
-"""What to do, by the beginning of the server's SQLSTATE."""
-UNSAID = (
-    ("password authentication failed", "28"),
-    ("no password supplied", "28"),
-    ("too many", "53300"),
-    ('role "', "28"),
-    ("does not exist", "3D"),
-    ("remaining connection slots", "53300"),
-)
-"""The same for refused connections, which carry no SQLSTATE but only the server's words."""
+WRITTEN = """
+SELECT checkpoint_ns, checkpoint_id, task_id, idx, octet_length(blob) FROM checkpoint_writes WHERE thread_id = %s
+"""
+PENDING = """
+SELECT task_id, idx, channel, task_path, type, blob FROM checkpoint_writes
+WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s
+"""
 
 
 class PostgresDialect:
-    """State in a PostgreSQL database."""
+    """State in a PostgreSQL database.
 
-    def __init__(self, options: PostgresOptions, where: str) -> None:
+    Args:
+        options: How to reach the database, and the schema of the tables.
+        where: The database as a URL, without any password.
+        read_only: Change nothing, not even the tables.
+    """
+
+    def __init__(self, options: PostgresOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
+        self._read_only = read_only
         self.workers = options.max_size
         self._options = options
-        self._conninfo = _conninfo(options, where)
+        self._conninfo = conninfo(options, where)
         self._pool = ConnectionPool(
             self._conninfo,
             kwargs=_CONNECTION,
@@ -150,7 +141,13 @@ class PostgresDialect:
 
     def open(self) -> None:
         with self._connected() as connection:  # directly, since a pool hides why it has no connection
-            self._set_up(connection)
+            if not self._read_only:
+                self._set_up(connection)
+            elif not _is_set_up(connection):
+                raise CheckpointerError(
+                    f"{self.where} has no tables of this version of LangGraph's saver. If an older one made them, its "
+                    "setup() brings them up to date; it was not called, since the database is only read."
+                )
         self._pool.open()
 
     def close(self) -> None:
@@ -174,16 +171,32 @@ class PostgresDialect:
             found = connection.execute(HEADS, {**mark, "limit": limit}).fetchall()
         return [ThreadInfo(row["thread"], row["checkpoints"], made_at(row["head"]), row["head"]) for row in found]
 
+    def rows(self, thread_id: str) -> list[Row]:
+        with self._pool.connection() as connection, connection.cursor() as cursor:
+            return PostgresTransaction(cursor).rows(thread_id)
+
+    def written(self, thread_id: str) -> list[Written]:
+        with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            return [Written(*row) for row in cursor.execute(WRITTEN, (thread_id,))]
+
+    def pending(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Pending]:
+        with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            found = cursor.execute(PENDING, (thread_id, ns, checkpoint_id))
+            return [
+                Pending(task_id, idx, channel, task_path, (type, value))
+                for task_id, idx, channel, task_path, type, value in found
+            ]
+
     def translated(self, error: Exception) -> CheckpointerError | None:
         match error:
             case PoolTimeout():
-                return self._unavailable(self._why(error))
+                return unavailable(self.where, self._why(error))
             case psycopg.OperationalError() | psycopg.InternalError() | psycopg.ProgrammingError():
-                return self._unavailable(error)
+                return unavailable(self.where, error)
             case TypeError() if "JSON serializable" in str(error):
                 return CheckpointerError(f"{self.where}: metadata must be plain data: {error}.")
             case psycopg.Error():
-                return CheckpointerError(f"{self.where}: {_words(error)}.")
+                return CheckpointerError(f"{self.where}: {words(error)}.")
             case _:
                 return None
 
@@ -193,7 +206,7 @@ class PostgresDialect:
                 return False
             case errors.SerializationFailure() | errors.DeadlockDetected():
                 return True  # the server undid it
-            case psycopg.OperationalError() | psycopg.InterfaceError() if repeatable and self.is_open and _lost(error):
+            case psycopg.OperationalError() | psycopg.InterfaceError() if repeatable and self.is_open and lost(error):
                 self._pool.check()  # dead connections are replaced by fresh ones
                 return True
             case _:
@@ -207,6 +220,8 @@ class PostgresDialect:
             yield connection
 
     def _configure(self, connection: Connection[Any]) -> None:
+        if self._read_only:
+            connection.execute("SET default_transaction_read_only = on")
         if self._options.db_schema is not None:
             connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(self._options.db_schema)))
 
@@ -237,15 +252,6 @@ class PostgresDialect:
                 return timeout
         except psycopg.Error as error:
             return error
-
-    def _unavailable(self, error: psycopg.Error) -> CheckpointerUnavailableError:
-        problem = _words(error)
-        state = error.sqlstate or next((state for words, state in UNSAID if words in problem), "")
-        if isinstance(error, PoolTimeout):
-            hint = "All connections are in use; raise max_size, or use the checkpointer less at once"
-        else:
-            hint = next((hint for states, hint in HINTS if state.startswith(states)), LOST)
-        return CheckpointerUnavailableError(self.where, problem, hint)
 
 
 class PostgresTransaction:
@@ -287,29 +293,6 @@ class PostgresTransaction:
         return [row["thread_id"] for row in self._cursor.execute(THREADS_OF, (list(run_ids),))]
 
 
-def _conninfo(options: PostgresOptions, where: str) -> str:
-    given = options.connection_string.get_secret_value()
-    try:
-        defaults: dict[str, str | int] = {
-            "connect_timeout": math.ceil(options.connect_timeout),
-            "application_name": "petal",
-        }
-        return make_conninfo(given, **{k: v for k, v in defaults.items() if k not in conninfo_to_dict(given)})
-    except psycopg.ProgrammingError as error:
-        # The error, and so any cause, may quote the password; only a setting's name is safe to repeat.
-        problem = f" ({str(error).strip()})" if str(error).startswith(SAFE_TO_QUOTE) else ""
-        raise CheckpointerConfigurationError(
-            f"The connection string of {where} cannot be read{problem}; "
-            "write postgresql://user:password@host:port/database, with other characters than letters, digits "
-            "and -._~ in the password as %XX."
-        ) from None
-
-
-def _lost(error: psycopg.Error) -> bool:
-    """Whether the connection broke: then the server said nothing, or that it is going down."""
-    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-
-
 def _is_set_up(connection: Connection[DictRow]) -> bool:
     try:
         row = connection.execute(VERSION).fetchone()
@@ -325,9 +308,3 @@ def _locked(connection: Connection[DictRow]) -> bool:
 
 def _keys(keys: Sequence[Key]) -> dict[str, list[str]]:
     return {"namespaces": [ns for ns, _ in keys], "ids": [id for _, id in keys]}
-
-
-def _words(error: psycopg.Error) -> str:
-    """The problem in the server's words, on one line."""
-    text = error.diag.message_primary or str(error)
-    return redacted(" ".join(text.split())).rstrip(".")

@@ -36,6 +36,7 @@ class SqliteSaver(LangGraphSaver):
     Args:
         db_file: The file, or `:memory:`. It and its folders are made at first use.
         serde: How values become bytes. Default: LangGraph's serializer.
+        read_only: Change nothing, not even the tables; a file that is missing is an error.
         options: The fields of `SqliteOptions`.
 
     Raises:
@@ -43,14 +44,20 @@ class SqliteSaver(LangGraphSaver):
     """
 
     def __init__(
-        self, db_file: str | PathLike[str], *, serde: SerializerProtocol | None = None, **options: Any
+        self,
+        db_file: str | PathLike[str],
+        *,
+        serde: SerializerProtocol | None = None,
+        read_only: bool = False,
+        **options: Any,
     ) -> None:
         from petal.checkpoints.langgraph.sqlite import SqliteDialect
 
         config = CheckpointerConfig(type="sqlite", config={"engine": "langgraph", "db_file": db_file, **options})
         known = config.options
         assert isinstance(known, SqliteOptions)
-        super().__init__(SqliteDialect(known, config.where), durability=known.durability, serde=serde)
+        dialect = SqliteDialect(known, config.where, read_only=read_only)
+        super().__init__(dialect, durability=known.durability, serde=serde)
 
 
 class PostgresSaver(LangGraphSaver):
@@ -59,6 +66,7 @@ class PostgresSaver(LangGraphSaver):
     Args:
         connection_string: `postgresql://user:password@host:port/database`, or libpq's `key=value` form.
         serde: How values become bytes. Default: LangGraph's serializer.
+        read_only: Change nothing, not even the tables.
         options: The fields of `PostgresOptions`.
 
     Raises:
@@ -66,7 +74,14 @@ class PostgresSaver(LangGraphSaver):
             a wrong value, or the driver is not installed.
     """
 
-    def __init__(self, connection_string: str, *, serde: SerializerProtocol | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        connection_string: str,
+        *,
+        serde: SerializerProtocol | None = None,
+        read_only: bool = False,
+        **options: Any,
+    ) -> None:
         try:
             from petal.checkpoints.langgraph.postgres import PostgresDialect
         except ImportError as error:
@@ -77,7 +92,8 @@ class PostgresSaver(LangGraphSaver):
         )
         known = config.options
         assert isinstance(known, PostgresOptions)
-        super().__init__(PostgresDialect(known, config.where), durability=known.durability, serde=serde)
+        dialect = PostgresDialect(known, config.where, read_only=read_only)
+        super().__init__(dialect, durability=known.durability, serde=serde)
 
 
 def driver_missing(error: ImportError) -> CheckpointerConfigurationError:

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
+from urllib.parse import quote
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from petal.checkpoints.langgraph.dialect import Key, Row
+from petal.checkpoints.langgraph.dialect import Key, Pending, Row, Written
+from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file
 from petal.checkpoints.threads import ThreadInfo, made_at
 from petal.core.config.checkpointer import MEMORY_FILE, SqliteOptions
 from petal.errors import CheckpointCorruptionError, CheckpointerError, CheckpointerUnavailableError
@@ -55,30 +57,30 @@ FROM checkpoints GROUP BY thread_id
 HAVING :head IS NULL OR (head, thread_id) < (:head, :thread)
 ORDER BY head DESC, thread_id DESC LIMIT :limit
 """
-
-HINTS = {
-    sqlite3.SQLITE_CANTOPEN: "Check that its folder exists and may be written to, or name another file",
-    sqlite3.SQLITE_READONLY: "Allow this user to write to the file and to its folder, or name another file",
-    sqlite3.SQLITE_FULL: "Free some space and go on; what was saved before is safe",
-    sqlite3.SQLITE_IOERR: "Check the disk and the space on it and go on; what was saved before is safe",
-    sqlite3.SQLITE_BUSY: "Another process is writing; end it, or raise busy_timeout",
-    sqlite3.SQLITE_LOCKED: "Another connection is writing; end it, or raise busy_timeout",
-    sqlite3.SQLITE_PERM: "Allow this user to use the file, or name another file",
-    sqlite3.SQLITE_AUTH: "Allow this user to use the file, or name another file",
-}
-DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-PRIMARY = 0xFF
-"""Of an extended result code, the bits that say what kind it is."""
+HAS_TASK_PATH = "SELECT 1 FROM pragma_table_info('writes') WHERE name = 'task_path'"
+"""Files that LangGraph's saver began long ago have none until it opens them again."""
+WRITTEN = "SELECT checkpoint_ns, checkpoint_id, task_id, idx, length(value) FROM writes WHERE thread_id = ?"
+PENDING = """
+SELECT task_id, idx, channel, {task_path}, type, value FROM writes
+WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?
+"""
 
 
 class SqliteDialect:
-    """State in one SQLite file."""
+    """State in one SQLite file.
+
+    Args:
+        options: The file, and how long to wait for another process that is writing.
+        where: The file as a URL.
+        read_only: Change nothing, not even the tables; a file that is missing is an error.
+    """
 
     workers = 1  # there is one connection, and LangGraph's saver uses it from one thread at a time
 
-    def __init__(self, options: SqliteOptions, where: str) -> None:
+    def __init__(self, options: SqliteOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
         self._options = options
+        self._read_only = read_only
         self._lock = RLock()
         self._saver: SqliteSaver | None = None
 
@@ -87,13 +89,15 @@ class SqliteDialect:
         return self._saver is not None
 
     def open(self) -> None:
-        file, patience = self._options.db_file, self._options.busy_timeout
-        if file != MEMORY_FILE:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(file, timeout=0, check_same_thread=False)
+        patience = self._options.busy_timeout
+        connection = self._opened()
         try:
             saver = SqliteSaver(connection)
-            _set_up(saver, time.monotonic() + patience)
+            if self._read_only:
+                saver.is_setup = True
+                saver._has_task_path = connection.execute(HAS_TASK_PATH).fetchone() is not None
+            else:
+                _set_up(saver, time.monotonic() + patience)
             connection.execute(f"PRAGMA busy_timeout = {math.ceil(patience * 1000)}")
             connection.execute("PRAGMA synchronous = FULL")
         except BaseException:
@@ -127,15 +131,29 @@ class SqliteDialect:
             found = saver.conn.execute(HEADS, {**mark, "limit": limit}).fetchall()
         return [ThreadInfo(thread, count, made_at(head), head) for thread, count, head in found]
 
+    def rows(self, thread_id: str) -> list[Row]:
+        with self._connected() as saver:
+            return SqliteTransaction(saver.conn).rows(thread_id)
+
+    def written(self, thread_id: str) -> list[Written]:
+        with self._connected() as saver:
+            return [Written(*row) for row in saver.conn.execute(WRITTEN, (thread_id,))]
+
+    def pending(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Pending]:
+        with self._connected() as saver:
+            statement = PENDING.format(task_path="task_path" if saver._has_task_path else "''")
+            found = saver.conn.execute(statement, (thread_id, ns, checkpoint_id))
+            return [
+                Pending(task_id, idx, channel, task_path, (type, value))
+                for task_id, idx, channel, task_path, type, value in found
+            ]
+
     def translated(self, error: Exception) -> CheckpointerError | None:
         match error:
+            case sqlite3.Error() if "malformed JSON" in str(error):
+                return CheckpointCorruptionError(self.where, str(error))
             case sqlite3.Error():
-                code = getattr(error, "sqlite_errorcode", 0) & PRIMARY
-                if code in DAMAGE or "malformed JSON" in str(error):
-                    return CheckpointCorruptionError(self.where, str(error))
-                if code in HINTS:
-                    return CheckpointerUnavailableError(self.where, str(error), HINTS[code])
-                return CheckpointerError(f"{self.where}: {error}.")
+                return meaning(self.where, error)
             case json.JSONDecodeError() | UnicodeDecodeError():
                 return CheckpointCorruptionError(self.where, f"a checkpoint's metadata cannot be read ({error})")
             case TypeError() if "JSON serializable" in str(error):
@@ -148,6 +166,19 @@ class SqliteDialect:
 
     def recovered(self, error: Exception, *, repeatable: bool) -> bool:
         return False  # SQLite itself waits for others, up to busy_timeout
+
+    def _opened(self) -> sqlite3.Connection:
+        file = self._options.db_file
+        if file == MEMORY_FILE:
+            return sqlite3.connect(file, check_same_thread=False)
+        path = Path(file)
+        if self._read_only:
+            if not path.is_file():
+                raise no_such_file(self.where)
+            uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+            return sqlite3.connect(uri, uri=True, timeout=0, check_same_thread=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return sqlite3.connect(file, timeout=0, check_same_thread=False)
 
     @contextmanager
     def _connected(self) -> Iterator[SqliteSaver]:
@@ -203,7 +234,7 @@ def _set_up(saver: SqliteSaver, deadline: float) -> None:
         try:
             saver.setup()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:

@@ -47,7 +47,7 @@ class MemoryOptions(BaseModel):
     @model_validator(mode="after")
     def _engine_has_it(self) -> Self:
         if self.engine == "langgraph":
-            for name in ("encryption_key_env", "allow_plaintext", "metadata_keys", "cache_bytes"):
+            for name in ("encryption_key_env", "allow_plaintext", "metadata_keys", "cache_bytes", "synchronous"):
                 if name in self.model_fields_set:
                     raise ValueError(f"{name} is an option of Petal's own engine, not of langgraph")
         return self
@@ -60,6 +60,9 @@ class SqliteOptions(MemoryOptions):
     """The database file, or `:memory:`. Missing parent folders are made."""
     busy_timeout: float = Field(default=30.0, gt=0)
     """Seconds to wait for another process that is writing."""
+    synchronous: Literal["full", "normal"] = "full"
+    """What a power cut or a crash of the system leaves: all that was saved (`full`), or perhaps not the last saves
+    (`normal`). A killed process loses none either way, and the file stays whole."""
 
 
 class PostgresOptions(MemoryOptions):
