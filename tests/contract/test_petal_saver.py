@@ -6,10 +6,12 @@ import asyncio
 import base64
 import dataclasses
 import enum
+import gc
 import os
 import random
 import sqlite3
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -25,7 +27,7 @@ from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import StateGraph
 from langgraph.graph.message import add_messages
-from langgraph.types import Overwrite
+from langgraph.types import Overwrite, Send
 
 from petal.checkpoints import MemorySaver, SqliteSaver, lineage, open_checkpointer
 from petal.checkpoints.codec import Codec, RawValue, ValueNotSavableError
@@ -903,3 +905,65 @@ def test_pruned_checkpoints_are_first_ones(saver: PetalSaver) -> None:
         [kept] = saver.list(on(thread_id))
         assert kept.parent_config is None
     assert saver.verify() == []
+
+
+def test_a_task_that_failed_before_its_checkpoint_was_saved_is_listed_as_failed(saver: PetalSaver) -> None:
+    """As it happens with durability="async", where a checkpoint waits for the one before."""
+    saver.put_writes(on("t", checkpoint_ns="", checkpoint_id="1"), [("__error__", ValueError("no"))], "task")
+    put(saver, "1", None, [BIG], "v1")
+    [thread] = saver.threads()
+    assert thread.status == "failed"
+    put(saver, "2", "1", [BIG, "b"], "v2")
+    [thread] = saver.threads()
+    assert thread.status == "done"
+
+
+def test_a_copy_stands_as_its_source(saver: PetalSaver) -> None:
+    """Also after Send, which leaves an empty channel of tasks behind."""
+
+    def spread(state: Shop) -> list[Send]:
+        return [Send("reply", state), Send("reply", state)]
+
+    graph = StateGraph(Shop)
+    graph.add_node("reply", lambda state: {"notes": {}} if len(state["messages"]) > 3 else {"messages": []})
+    graph.add_conditional_edges("__start__", spread, ["reply"])
+    compiled = graph.compile(checkpointer=saver)
+    compiled.invoke({"messages": [HumanMessage("hi")]}, on("t"), durability="sync")
+    saver.copy_thread("t", "copy")
+    saver.fork_thread("t", saver.threads()[0].checkpoint_id, "fork")
+    assert {thread.thread_id: thread.status for thread in saver.threads()} == dict.fromkeys(
+        ("t", "copy", "fork"), "done"
+    )
+
+
+def test_a_bundle_that_comes_after_the_end_is_left(saver: PetalSaver) -> None:
+    put(saver, "1", None, [BIG], "v1")
+    saver.close()
+    saver._engine.begin(lambda change: change.delete_thread("t"))  # raises nothing
+
+
+def test_a_process_that_served_many_threads_holds_no_more_than_its_bound(tmp_path: Path) -> None:
+    limit = 500_000
+    with SqliteSaver(tmp_path / "a.db", cache_bytes=limit, synchronous="normal") as saver:
+
+        async def serve(threads: range) -> None:
+            for number in threads:
+                checkpoint = empty_checkpoint() | {
+                    "id": "1", "channel_values": {"x": [HumanMessage("word " * 50)]}, "channel_versions": {"x": "v1"},
+                }  # fmt: skip
+                await saver.aput(on(str(number), checkpoint_ns=""), checkpoint, {}, {"x": "v1"})
+                await saver.aget_tuple(on(str(number)))
+
+        asyncio.run(serve(range(300)))
+        tracemalloc.start()
+        try:
+            gc.collect()
+            before, _ = tracemalloc.get_traced_memory()
+            asyncio.run(serve(range(300, 1300)))
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert limit // 2 < saver.cached <= limit
+        # Before it nothing was traced of what has since been replaced, so all that is held counts.
+        assert after - before < 2 * limit

@@ -282,6 +282,34 @@ def test_a_save_that_leans_needs_its_parent(store: Store) -> None:
     store.commit([Save(checkpoint("4", parent_id="2"), leans=True)])
 
 
+def test_a_status_is_that_of_the_newest_word(store: Store) -> None:
+    """LangGraph may save what a task wrote before the checkpoint that the task began from."""
+
+    def status() -> str | None:
+        [thread] = store.read(lambda reader: reader.threads(ThreadQuery()))
+        return thread.status
+
+    store.commit([Save(checkpoint("1"), status="unfinished", told="1")])
+    store.commit([Save(writes=[write(0, id="2")], status="failed", told="2+")])
+    store.commit([Save(checkpoint("2"), status="unfinished", told="2")])
+    assert status() == "failed"
+    store.commit([
+        Save(checkpoint("3"), status="done", told="3"),
+        Save(writes=[write(0, id="2", task_id="other")], status="waiting", told="2+"),
+        Save(writes=[write(1, id="3")], told="3+"),
+    ])  # fmt: skip
+    assert status() == "done"
+    with store.transaction() as rows:
+        rows.delete_thread("t")
+        rows.save(Save(checkpoint("1"), status="waiting"))
+    assert status() == "waiting"
+    with store.transaction() as rows:
+        rows.delete_checkpoints("t", "", ["1"])
+        rows.recount("t")
+        rows.save(Save(checkpoint("1"), status="failed"))
+    assert status() == "failed"
+
+
 def test_deleted_values_are_no_longer_counted(store: Store) -> None:
     """Without reading all of the thread."""
     store.commit([Save(checkpoint("1"), [value("1"), value("2", "1", data=b"x" * 100)])])

@@ -18,7 +18,7 @@ import pytest
 
 from petal.checkpoints.journal import GROUP_BYTES, GROUP_SAVES, Journal
 from petal.checkpoints.memory import MemoryStore
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, WriteRow
 from petal.checkpoints.sqlite import SqliteStore
 from petal.core.config.checkpointer import SqliteOptions
 from petal.errors import CheckpointerError, CheckpointerUnavailableError, CheckpointNotFoundError
@@ -106,9 +106,12 @@ def broken(id: str) -> Save:
     return save(id, now="yesterday")
 
 
+def written(id: str) -> Save:
+    return Save(writes=[WriteRow("t", "", id, "task", 0, "x", "", b"")])
+
+
 def name(save: Save) -> str:
-    assert save.checkpoint is not None
-    return save.checkpoint.id
+    return f"writes of {save.writes[0].checkpoint_id}" if save.checkpoint is None else save.checkpoint.id
 
 
 def saved(store: GatedStore | SqliteStore) -> set[str]:
@@ -344,6 +347,42 @@ def test_a_caller_that_waits_for_room_is_told_of_the_end(store: GatedStore) -> N
         assert [str(error) for error in errors] == [str(CheckpointerUnavailableError.closed("memory://"))]
     threads[1].join(30)
     assert saved(store) == {"first", "1"}
+
+
+@pytest.mark.parametrize("behind", [save("2"), written("2")], ids=["a checkpoint", "writes"])
+def test_writes_wait_for_what_comes_behind_them(store: GatedStore, behind: Save) -> None:
+    """A minute here, which the test does not take."""
+    journal = Journal(store, linger=60)
+    futures = [journal.submit(written("1")), journal.submit(behind)]
+    for future in futures:
+        future.result(30)
+    assert store.groups == [["writes of 1", name(behind)]]
+    journal.close()
+
+
+def test_writes_wait_for_nothing_once_it_closes(store: GatedStore) -> None:
+    journal = Journal(store, linger=60)
+    future = journal.submit(written("1"))
+    journal.close()
+    future.result(30)
+    assert store.groups == [["writes of 1"]]
+
+
+def test_lone_writes_are_saved_too(journal: Journal, store: GatedStore) -> None:
+    journal.submit(written("1")).result(30)
+    assert store.groups == [["writes of 1"]]
+
+
+def test_work_that_nobody_waits_for_never_blocks(store: GatedStore) -> None:
+    journal = Journal(store, limit=100)
+    with store.held(journal):
+        journal.submit(save("1", bytes(100)))
+        done = journal.begin(lambda rows: rows.delete_thread("t"))
+    done.result(30)
+    assert saved(store) == set()
+    journal.close()
+    with pytest.raises(CheckpointerUnavailableError):
+        journal.begin(lambda rows: rows.delete_thread("t"))
 
 
 async def test_closing_finishes_what_is_queued(journal: Journal, store: GatedStore) -> None:

@@ -21,6 +21,8 @@ QUEUED_BYTES = 64 * 1024 * 1024
 GROUP_BYTES = 8 * 1024 * 1024
 GROUP_SAVES = 1_000
 """What one transaction holds at most, so that the first of a long queue does not wait for the last."""
+LINGER = 0.001
+"""Seconds. Behind what a task wrote mostly comes the checkpoint that holds it, which then shares its transaction."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +50,7 @@ class Journal:
         seal: What is done to the saves of one transaction before, on the journal's thread. Threads that encode
             are not held up by it, and a group is compressed at once.
         limit: Bytes of saves that may wait before a sync caller has to.
+        linger: Seconds that a lone set of writes waits for company.
 
     Attributes:
         commits: Transactions that were written.
@@ -60,15 +63,16 @@ class Journal:
         seal: Callable[[Sequence[Save]], Sequence[Save]] = lambda saves: saves,
         *,
         limit: int = QUEUED_BYTES,
+        linger: float = LINGER,
     ) -> None:
         self.commits = self.saves = 0
         self._store, self._seal = store, seal
-        self._limit = limit
+        self._limit, self._linger = limit, linger
         self._state = Condition(Lock())
         self._queue: deque[_Entry] = deque()
         self._waiting = 0  # bytes that are queued or being written
         self._writer: int | None = None
-        self._used = self._busy = self._closed = False
+        self._used = self._busy = self._lingers = self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="petal-journal")
 
     @property
@@ -154,6 +158,8 @@ class Journal:
             self._busy = self._used = True
         self._queue.append(entry)
         self._waiting += entry.size
+        if self._lingers:
+            self._state.notify_all()
 
     def _work_off(self) -> None:
         self._writer = get_ident()
@@ -178,6 +184,10 @@ class Journal:
             if not self._queue:
                 self._busy = False
                 return []
+            if len(self._queue) == 1 and _is_writes(self._queue[0].work):
+                self._lingers = True
+                self._state.wait_for(lambda: len(self._queue) > 1 or self._closed, self._linger)
+                self._lingers = False
             group = [self._queue.popleft()]
             if isinstance(group[0].work, Save):
                 size = group[0].size
@@ -219,6 +229,10 @@ class Journal:
             return error
         typed.__cause__ = error
         return typed
+
+
+def _is_writes(work: object) -> bool:
+    return isinstance(work, Save) and work.checkpoint is None
 
 
 def _answer(group: Sequence[_Entry]) -> None:

@@ -10,7 +10,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, Status, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, ValueRow, WriteRow
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 
 K = TypeVar("K")
@@ -41,6 +41,8 @@ class Tables:
     newest: list[tuple[str, str, str]] = field(default_factory=list)
     """(id, thread_id, ns) of every checkpoint, sorted."""
     index: dict[str, ThreadInfo] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    """What the status of each entry was told of."""
     order: list[tuple[datetime, str]] = field(default_factory=list)
     """(updated, thread_id) of every entry of the index, sorted."""
 
@@ -126,9 +128,9 @@ class MemoryTransaction(MemoryReader):
             grown[write.thread_id] = grown.get(write.thread_id, 0) + self._write(write)
         if row is not None:
             new, size = self._checkpoint(row)
-            self._grow(row.thread_id, save.status, now, size + grown.pop(row.thread_id, 0), new, row)
+            self._grow(row.thread_id, save, now, size + grown.pop(row.thread_id, 0), new, row)
         for thread_id, size in grown.items():
-            self._grow(thread_id, save.status, now, size)
+            self._grow(thread_id, save, now, size)
 
     def namespaces(self, thread_id: str) -> list[str]:
         return sorted(ns for ns, ids in self._thread(thread_id).ids.items() if ids)
@@ -153,6 +155,7 @@ class MemoryTransaction(MemoryReader):
             for id in ids:
                 self._unlist(self._rows.newest, (id, thread_id, ns))
         self._drop(self._rows.threads, thread_id)
+        self._drop(self._rows.told, thread_id)
         self._forget(thread_id)
 
     def delete_checkpoints(self, thread_id: str, ns: str, ids: Sequence[str]) -> None:
@@ -170,12 +173,13 @@ class MemoryTransaction(MemoryReader):
             self._unchain(thread, row)
             size += len(row.data)
         if (info := self._rows.index.get(thread_id)) is not None:
-            self._grow(thread_id, None, info.updated or _NEVER, -size)
+            self._grow(thread_id, Save(), info.updated or _NEVER, -size)
 
     def recount(self, thread_id: str) -> None:
         thread = self._thread(thread_id)
         ids = sorted(id for ids in thread.ids.values() for id in ids)
         if not ids:
+            self._drop(self._rows.told, thread_id)
             self._forget(thread_id)
             return
         lost = ThreadInfo(thread_id, 0, made_at(ids[-1]), "", created=made_at(ids[0]))
@@ -238,7 +242,7 @@ class MemoryTransaction(MemoryReader):
     def _grow(
         self,
         thread_id: str,
-        status: Status | None,
+        save: Save,
         now: datetime,
         size: int,
         checkpoints: int = 0,
@@ -246,14 +250,17 @@ class MemoryTransaction(MemoryReader):
     ) -> None:
         head = row.id if row is not None and row.ns == "" else ""
         old = self._rows.index.get(thread_id) or ThreadInfo(thread_id, 0, now, "", None, 0, now)
+        told = save.status is not None and save.told >= self._rows.told.get(thread_id, "")
         self._forget(thread_id)
+        if told:
+            self._put(self._rows.told, thread_id, save.told)
         self._enter(
             replace(
                 old,
                 checkpoints=old.checkpoints + checkpoints,
                 updated=max(old.updated or now, now),
                 checkpoint_id=max(old.checkpoint_id, head),
-                status=status or old.status,
+                status=save.status if told else old.status,
                 size=(old.size or 0) + size,
             )
         )

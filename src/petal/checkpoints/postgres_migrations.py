@@ -66,7 +66,7 @@ ORPHANED = "PT001"
 SAVE = """
 CREATE FUNCTION {s}.petal_save(
     keys bigint[],
-    t_thread text[], t_head text[], t_status text[], t_created timestamptz[], t_updated timestamptz[],
+    t_thread text[], t_head text[], t_status text[], t_told text[], t_created timestamptz[], t_updated timestamptz[],
     c_thread text[], c_ns text[], c_id text[], c_parent text[], c_source text[], c_step bigint[], c_run text[],
     c_header bytea[], c_metadata bytea[], c_leans bool[],
     l_thread text[], l_ns text[], l_checkpoint text[], l_label bytea[],
@@ -78,9 +78,10 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 BEGIN
     PERFORM {s}.petal_lock(keys);
 
-    INSERT INTO {s}.petal_threads AS t (thread_id, head, status, checkpoints, bytes, created, updated)
-    SELECT n.thread_id, n.head, n.status, coalesce(g.checkpoints, 0), coalesce(g.bytes, 0), n.created, n.updated
-    FROM unnest(t_thread, t_head, t_status, t_created, t_updated) n (thread_id, head, status, created, updated)
+    INSERT INTO {s}.petal_threads AS t (thread_id, head, status, told, checkpoints, bytes, created, updated)
+    SELECT n.thread_id, n.head, n.status, n.told, coalesce(g.checkpoints, 0), coalesce(g.bytes, 0), n.created, n.updated
+    FROM unnest(t_thread, t_head, t_status, t_told, t_created, t_updated)
+        n (thread_id, head, status, told, created, updated)
     LEFT JOIN (
         SELECT thread_id, sum(added) AS checkpoints, sum(size - coalesce(was, 0)) AS bytes
         FROM (
@@ -114,7 +115,10 @@ BEGIN
         GROUP BY thread_id
     ) g USING (thread_id)
     ON CONFLICT (thread_id) DO UPDATE SET head = greatest(t.head, excluded.head),
-        status = coalesce(excluded.status, t.status), checkpoints = t.checkpoints + excluded.checkpoints,
+        status = CASE WHEN excluded.status IS NOT NULL AND excluded.told >= t.told
+            THEN excluded.status ELSE t.status END,
+        told = CASE WHEN excluded.status IS NOT NULL AND excluded.told >= t.told THEN excluded.told ELSE t.told END,
+        checkpoints = t.checkpoints + excluded.checkpoints,
         bytes = t.bytes + excluded.bytes, updated = greatest(t.updated, excluded.updated);
 
     IF cardinality(c_thread) > 0 THEN
@@ -166,6 +170,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             thread_id text COLLATE "C" PRIMARY KEY,
             head text COLLATE "C" NOT NULL,
             status text,
+            told text COLLATE "C" NOT NULL DEFAULT '',
             checkpoints bigint NOT NULL,
             bytes bigint NOT NULL,
             created timestamptz NOT NULL,

@@ -28,6 +28,7 @@ class _Entry:
     updated: datetime
     head: str = ""
     status: Status | None = None
+    told: str = ""
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Batch:
             self.threads,
             [entry.head for entry in entries],
             [entry.status for entry in entries],
+            [entry.told for entry in entries],
             [entry.created for entry in entries],
             [entry.updated for entry in entries],
             *_columns(9, (_CHECKPOINT(self.checkpoints[key]) for key in sorted(self.checkpoints))),
@@ -73,7 +75,7 @@ class Batch:
     def _add(self, save: Save) -> None:
         now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
         if (row := save.checkpoint) is not None:
-            entry = self._entry(row.thread_id, now, save.status)
+            entry = self._entry(row.thread_id, now, save)
             if row.ns == "" and row.id > entry.head:
                 entry.head = row.id
             key = row.thread_id, row.ns, row.id
@@ -82,22 +84,23 @@ class Batch:
             if save.leans:
                 self.leaning.add(key)
         for value in save.values:
-            self._entry(value.thread_id, now, save.status)
+            self._entry(value.thread_id, now, save)
             self.values[value.thread_id, value.ns, value.channel, value.version] = value
         for write in save.writes:
-            self._entry(write.thread_id, now, save.status)
+            self._entry(write.thread_id, now, save)
             place = (write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx)
             if write.idx < 0:
                 self.writes[place] = write
             else:
                 self.writes.setdefault(place, write)
 
-    def _entry(self, thread_id: str, now: datetime, status: Status | None) -> _Entry:
+    def _entry(self, thread_id: str, now: datetime, save: Save) -> _Entry:
         entry = self._entries.get(thread_id)
         if entry is None:
             entry = self._entries[thread_id] = _Entry(now, now)
         entry.updated = max(entry.updated, now)
-        entry.status = status or entry.status
+        if save.status is not None and save.told >= entry.told:
+            entry.status, entry.told = save.status, save.told
         return entry
 
 

@@ -16,7 +16,7 @@ LOCK = "SELECT {s}.petal_lock(%b::bigint[])"
 SAVE = """
 SELECT {s}.petal_save(
     %b::bigint[],
-    %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[], %b::bytea[], %b::bytea[],
     %b::bool[],
     %b::text[], %b::text[], %b::text[], %b::bytea[],

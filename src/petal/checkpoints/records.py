@@ -77,6 +77,9 @@ class Save:
     """ISO 8601 UTC time of the save."""
     leans: bool = False
     """Whether it holds only what its parent's values lack, so that without the parent it must not be written."""
+    told: str = ""
+    """What the status is told of: of two, the one with the greater text counts, whichever is written first. It is the
+    checkpoint's id, and that with a + for what its tasks wrote, which LangGraph may save before the checkpoint."""
 
     @property
     def size(self) -> int:

@@ -146,7 +146,7 @@ class Rows:
             self._labels(told),
         )
         status: Status | None = None if place.ns else _status(header)
-        return Saved(Save(row, rows, status=status, now=_now(), leans=leans), header, made)
+        return Saved(Save(row, rows, status=status, now=_now(), leans=leans, told=id), header, made)
 
     def writes(
         self, place: Namespace, checkpoint_id: str, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
@@ -169,7 +169,7 @@ class Rows:
         status: Status | None = None
         if not place.ns:
             status = "waiting" if INTERRUPT in channels else "failed" if ERROR in channels else None
-        return Save(writes=rows, status=status, now=_now())
+        return Save(writes=rows, status=status, now=_now(), told=f"{checkpoint_id}+")
 
     def header(self, row: CheckpointRow) -> Header:
         """A checkpoint's header."""
@@ -348,6 +348,7 @@ def _with(save: Save, pieces: Iterator[bytes]) -> Save:
         save.status,
         save.now,
         save.leans,
+        save.told,
     )
 
 

@@ -97,6 +97,7 @@ class _Growth:
 
     head: str = ""
     status: Status | None = None
+    told: str = ""
     checkpoints: int = 0
     size: int = 0
     created: int = 0
@@ -110,12 +111,13 @@ class _Growths(dict[str, _Growth]):
         """The time of a save."""
         return _ticks(datetime.fromisoformat(save.now) if save.now else datetime.now(UTC))
 
-    def of(self, thread_id: str, now: int, status: Status | None) -> _Growth:
+    def of(self, thread_id: str, now: int, save: Save) -> _Growth:
         """What a row adds to that of its thread."""
         if (growth := self.get(thread_id)) is None:
             growth = self[thread_id] = _Growth(created=now)
         growth.updated = max(growth.updated, now)
-        growth.status = status or growth.status
+        if save.status is not None and save.told >= growth.told:
+            growth.status, growth.told = save.status, save.told
         return growth
 
 
@@ -142,16 +144,16 @@ class SqliteTransaction(SqliteReader):
             if (row := save.checkpoint) is not None:
                 if save.leans and self.checkpoint(row.thread_id, row.ns, row.parent_id) is None:
                     raise OrphanedSave
-                growth = grown.of(row.thread_id, now, save.status)
+                growth = grown.of(row.thread_id, now, save)
                 new, size = self._checkpoint(row)
                 growth.checkpoints += new
                 growth.size += size
                 if row.ns == "":
                     growth.head = max(growth.head, row.id)
             for value in save.values:
-                grown.of(value.thread_id, now, save.status).size += self._value(value)
+                grown.of(value.thread_id, now, save).size += self._value(value)
             for write in save.writes:
-                grown.of(write.thread_id, now, save.status).size += self._write(write)
+                grown.of(write.thread_id, now, save).size += self._write(write)
         self._index(grown)
 
     def add_all(self, saves: Iterable[Save]) -> bool:
@@ -177,7 +179,7 @@ class SqliteTransaction(SqliteReader):
                     labels += *key, label
                 if save.leans:
                     parents[row.thread_id, row.ns, row.parent_id] = None
-                growth = grown.of(row.thread_id, now, save.status)
+                growth = grown.of(row.thread_id, now, save)
                 growth.checkpoints += 1
                 growth.size += len(row.header) + len(row.metadata)
                 if row.ns == "":
@@ -185,11 +187,11 @@ class SqliteTransaction(SqliteReader):
             for value in save.values:
                 root = None if value.root == value.version else value.root
                 values += value.thread_id, value.ns, value.channel, value.version, root, value.data
-                grown.of(value.thread_id, now, save.status).size += len(value.data)
+                grown.of(value.thread_id, now, save).size += len(value.data)
             for write in save.writes:
                 writes += write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx
                 writes += write.channel, write.task_path, write.data
-                grown.of(write.thread_id, now, save.status).size += len(write.data)
+                grown.of(write.thread_id, now, save).size += len(write.data)
         if not (
             self._added(sql.ADD_CHECKPOINTS, 9, checkpoints)
             and self._added(sql.ADD_VALUES, 6, values)
@@ -247,9 +249,9 @@ class SqliteTransaction(SqliteReader):
         entries = [
             column
             for id, g in grown.items()
-            for column in (id, g.head, g.status, g.checkpoints, g.size, g.created, g.updated)
+            for column in (id, g.head, g.status, g.told, g.checkpoints, g.size, g.created, g.updated)
         ]
-        for statement, columns in _portions(sql.INDEX_THREADS, 7, entries):
+        for statement, columns in _portions(sql.INDEX_THREADS, 8, entries):
             self._cursor.execute(statement, columns)
 
     # Nearly all rows are new, so that is what is tried first.

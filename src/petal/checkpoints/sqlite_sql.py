@@ -14,6 +14,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             thread_id TEXT NOT NULL PRIMARY KEY,
             head TEXT NOT NULL,
             status TEXT,
+            told TEXT NOT NULL DEFAULT '',
             checkpoints INTEGER NOT NULL,
             size INTEGER NOT NULL,
             created INTEGER NOT NULL,
@@ -125,10 +126,11 @@ WITH n (thread_id, ns, id) AS (VALUES {rows})
 SELECT count(*) FROM n CROSS JOIN petal_checkpoints c ON c.thread_id = n.thread_id AND c.ns = n.ns AND c.id = n.id
 """
 INDEX_THREADS = """
-INSERT INTO petal_threads (thread_id, head, status, checkpoints, size, created, updated)
+INSERT INTO petal_threads (thread_id, head, status, told, checkpoints, size, created, updated)
 VALUES {rows} ON CONFLICT (thread_id) DO UPDATE SET
     head = max(head, excluded.head),
-    status = coalesce(excluded.status, status),
+    status = iif(excluded.status IS NOT NULL AND excluded.told >= told, excluded.status, status),
+    told = iif(excluded.status IS NOT NULL AND excluded.told >= told, excluded.told, told),
     checkpoints = checkpoints + excluded.checkpoints,
     size = size + excluded.size,
     updated = max(updated, excluded.updated)

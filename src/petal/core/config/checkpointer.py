@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from petal.core.config.retention import Retention
 from petal.errors import CheckpointerConfigurationError, known_names
 
 Durability = Literal["sync", "async", "exit"]
@@ -43,11 +44,20 @@ class MemoryOptions(BaseModel):
     """Keys of a run's `configurable` that go into the metadata of its checkpoints; no others do."""
     cache_bytes: int = Field(default=64 * 2**20, ge=0)
     """What encoded values may take in memory."""
+    retention: Retention | None = None
+    """Which checkpoints the saver deletes by itself, a thread now and then after saves; see `Retention`."""
 
     @model_validator(mode="after")
     def _engine_has_it(self) -> Self:
         if self.engine == "langgraph":
-            for name in ("encryption_key_env", "allow_plaintext", "metadata_keys", "cache_bytes", "synchronous"):
+            for name in (
+                "encryption_key_env",
+                "allow_plaintext",
+                "metadata_keys",
+                "cache_bytes",
+                "retention",
+                "synchronous",
+            ):
                 if name in self.model_fields_set:
                     raise ValueError(f"{name} is an option of Petal's own engine, not of langgraph")
         return self
