@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from llmock.chaos import ChaosSettings, StreamChaos
 from llmock.journal import RequestRecord
 from llmock.ratelimit import LimitSettings
@@ -29,6 +30,10 @@ from petal.testing.postgres import (
 )
 
 NAMED_SERVER = "PETAL_TEST_POSTGRES"
+
+# How long an example takes says nothing of the code on a machine that others use too.
+settings.register_profile("petal", deadline=None)
+settings.load_profile("petal")
 
 
 @pytest.fixture(scope="session", autouse=True)

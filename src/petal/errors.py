@@ -13,10 +13,13 @@ PetalError
 ├── ThreadIdRequiredError (ValueError)       a checkpointer is on, and no thread was named
 ├── CheckpointerRequiredError                state was asked of an agent that keeps none
 ├── StepRejectedError                        a human said no to a step
+├── PendingInterruptError (ValueError)       new input came while a question was open
 ├── ResumeError                              an answer that fits no open question
 │   ├── NothingToResumeError (LookupError)
+│   │   └── UnknownThreadError               … since there is no such thread
 │   ├── InterruptIdRequiredError (ValueError)
 │   ├── UnknownInterruptError (LookupError)
+│   │   └── ClosedInterruptError             … any more: it was answered, or given up
 │   └── InvalidAnswerError (ValueError)
 └── CheckpointerError                        state cannot be kept or read
     ├── CheckpointerConfigurationError (ValueError)
@@ -195,8 +198,26 @@ class StepRejectedError(PetalError):
         return f"Step {self.step!r} was not approved" + (f": {self.reason}" if self.reason else ".")
 
 
+class PendingInterruptError(PetalError, ValueError):
+    """New input came while a question was open. Nothing was run or saved.
+
+    Attributes:
+        questions: `(interrupt id, what it asks)` for each open question; long texts are cut.
+    """
+
+    def __init__(self, thread_id: str, questions: Sequence[tuple[str, str]]) -> None:
+        super().__init__(thread_id, questions)
+        self.thread_id, self.questions = thread_id, questions
+
+    def __str__(self) -> str:
+        return (
+            f"Thread {self.thread_id!r} waits for an answer and takes no new input until then; resume it with one, or "
+            f"send the input with on_pending='abandon' to give up {_all_of(self.questions)}"
+        )
+
+
 class ResumeError(PetalError):
-    """An answer does not fit what the thread is waiting for."""
+    """An answer does not fit what the thread is waiting for. The thread waits as before."""
 
 
 class NothingToResumeError(ResumeError, LookupError):
@@ -218,11 +239,21 @@ class NothingToResumeError(ResumeError, LookupError):
         return f"Thread {self.thread_id!r} waits for no answer and has no unfinished run; send it new input instead."
 
 
+class UnknownThreadError(NothingToResumeError):
+    """There is no thread of that id, so there is nothing to answer or to go on with."""
+
+    def __str__(self) -> str:
+        return (
+            f"There is no thread {self.thread_id!r} to resume; `petal threads list` lists the threads there are. "
+            "New input would begin it."
+        )
+
+
 class InterruptIdRequiredError(ResumeError, ValueError):
     """One value cannot answer: there are several questions, or no answer was given to any.
 
     Attributes:
-        questions: `(interrupt id, what it asks)` for each open question.
+        questions: `(interrupt id, what it asks)` for each open question; long texts are cut.
     """
 
     def __init__(self, thread_id: str, questions: Sequence[tuple[str, str]]) -> None:
@@ -230,25 +261,61 @@ class InterruptIdRequiredError(ResumeError, ValueError):
         self.thread_id, self.questions = thread_id, questions
 
     def __str__(self) -> str:
-        asked = "\n".join(f"  {id}: {question}" for id, question in self.questions)
         need = (
             "pass interrupt_id to say which one is answered"
             if len(self.questions) > 1
             else "pass a value that answers it"
         )
-        return f"Thread {self.thread_id!r} waits for an answer; {need}:\n{asked}"
+        return f"Thread {self.thread_id!r} waits for an answer; {need}:\n{_lines(self.questions)}"
 
 
 class UnknownInterruptError(ResumeError, LookupError):
-    """No open question of the thread has that id."""
+    """The thread never asked the question of that id, or no longer knows that it did.
 
-    def __init__(self, thread_id: str, interrupt_id: str, known: Sequence[str]) -> None:
-        super().__init__(thread_id, interrupt_id, known)
-        self.thread_id, self.interrupt_id, self.known = thread_id, interrupt_id, known
+    Attributes:
+        questions: `(interrupt id, what it asks)` for each open question; long texts are cut.
+    """
+
+    def __init__(self, thread_id: str, interrupt_id: str, questions: Sequence[tuple[str, str]]) -> None:
+        super().__init__(thread_id, interrupt_id, questions)
+        self.thread_id, self.interrupt_id, self.questions = thread_id, interrupt_id, questions
 
     def __str__(self) -> str:
-        hint = known_names(self.interrupt_id, self.known)
-        return f"Thread {self.thread_id!r} has no open question {self.interrupt_id!r}. {hint}"
+        return (
+            f"Thread {self.thread_id!r} has no open question {self.interrupt_id!r}; it may be another thread's. "
+            f"{_open(self.questions)}"
+        )
+
+
+class ClosedInterruptError(UnknownInterruptError):
+    """The question is not open any more.
+
+    Attributes:
+        answered: Whether it was answered; else it was given up, for new input or an edit.
+    """
+
+    def __init__(
+        self, thread_id: str, interrupt_id: str, questions: Sequence[tuple[str, str]], answered: bool = True
+    ) -> None:
+        super().__init__(thread_id, interrupt_id, questions)
+        self.args = (thread_id, interrupt_id, questions, answered)
+        self.answered = answered
+
+    def __str__(self) -> str:
+        became = "was answered already, and that answer stands" if self.answered else "was given up"
+        return f"Question {self.interrupt_id!r} of thread {self.thread_id!r} {became}. {_open(self.questions)}"
+
+
+def _lines(questions: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"  {id}: {question}" for id, question in questions)
+
+
+def _all_of(questions: Sequence[tuple[str, str]]) -> str:
+    return f"{'its questions' if len(questions) > 1 else 'the question'}:\n{_lines(questions)}"
+
+
+def _open(questions: Sequence[tuple[str, str]]) -> str:
+    return f"Open:\n{_lines(questions)}" if questions else "No question is open."
 
 
 class InvalidAnswerError(ResumeError, ValueError):

@@ -261,6 +261,21 @@ def test_a_question_is_answered_at_the_prompt(folder: Path) -> None:
         at.read("You said: hello\r\n")
 
 
+def test_a_question_that_was_answered_elsewhere_is_not_answered_twice(folder: Path) -> None:
+    """The chat says so, looks again, and goes on."""
+    with terminal(folder, "asks.yaml", "--thread", "t") as at:
+        at.read(PROMPT)
+        at.say("hello")
+        at.read("answer> ")
+        elsewhere = [sys.executable, "-m", "petal.cli", "run", "asks.yaml", "--thread", "t", "--answer", "yes"]
+        assert subprocess.run(elsewhere, cwd=folder, capture_output=True, check=False).returncode == 0
+        at.say("yes")
+        at.read("was answered already, and that answer stands. No question is open.")
+        at.read(PROMPT)
+        at.say("/history")
+        at.read("Agent: (demo model) You said: hello\r\n")
+
+
 def test_lines_of_a_pipe_are_messages(piped: Piped) -> None:
     """Only answers are on stdout; commands work; an agent without a checkpointer remembers as long as it lasts."""
     done = piped(

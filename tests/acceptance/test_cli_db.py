@@ -171,6 +171,7 @@ def test_what_cannot_be_copied_is_said(petal: Petal, tmp_path: Path, source: str
     for words, code, said in (
         (("nothing.db", "petal.db"), 1, "nothing.db: there is no such file"),
         (("empty.db", "petal.db"), 1, "holds neither Petal's tables nor LangGraph's; there is nothing to copy."),
+        (("empty.db", "empty.db"), 1, "is both the source and the target, and holds no tables of LangGraph's"),
         (("memory://", "petal.db"), 2, "memory keeps no threads"),
         ((source, "memory://"), 2, "memory keeps no threads"),
         ((source, "petal.db", "--source-engine", "other"), 1, "engine"),

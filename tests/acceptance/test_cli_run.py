@@ -43,6 +43,7 @@ import time
 from pathlib import Path
 
 from langchain_core.messages import AIMessage
+from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 
 from petal.core.config.agent import LLMConfig
@@ -85,6 +86,13 @@ def ask(state):
 
 def ask_too(state):
     return {"answers": {"right": interrupt("right?")}}
+
+
+def ask_within(state):
+    """Asks in a graph of its own, and then waits there for the file `go`."""
+    inner = StateGraph(dict).add_node("asked", lambda state: {"answer": interrupt("really?")})
+    inner.add_node("second", second).add_edge(START, "asked").add_edge("asked", "second")
+    return {"answers": inner.compile().invoke({})}
 '''
 
 Petal = Callable[..., subprocess.CompletedProcess[str]]
@@ -258,10 +266,67 @@ def test_a_question_is_answered(petal: Petal) -> None:
     assert (asked.returncode, asked.stdout, asked.stderr.splitlines()) == (3, "", question)
     refused = petal("run", "asks.yaml", "--thread", "t", "--resume", "--answer", "perhaps")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith('petal: "perhaps" does not answer the question: answer yes or no')
+    assert refused.stderr.startswith("petal: 'perhaps' does not answer the question: answer yes or no")
     assert refused.stderr.splitlines()[1:] == question
     answered = petal("run", "asks.yaml", "--thread", "t", "--resume", "--answer", '{"approved": true}')
     assert (answered.returncode, answered.stdout) == (0, "(demo model) You said: hi\n")
+
+
+def test_a_message_does_not_overrun_a_question(petal: Petal) -> None:
+    """It is refused, with the ways there are; --abandon is one of them, and does nothing where nothing is open."""
+    assert petal("run", "asks.yaml", "--thread", "t", "-m", "first", "--abandon").returncode == 3
+    for words in (["-m", "second"], ["--input", '{"messages": [["user", "second"]]}']):
+        refused = petal("run", "asks.yaml", "--thread", "t", *words)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        first, asked, *hints = refused.stderr.splitlines()
+        assert first.startswith("petal: Thread 't' waits for an answer and takes no new input until then")
+        assert asked.endswith(": Shall I answer?")
+        assert hints == [
+            "petal: the agent asks: Shall I answer?",
+            "petal: answer it with: petal run asks.yaml --thread t --resume --answer yes",
+            "petal: or add --abandon to the message, to give the question up",
+        ]
+    assert petal("run", "asks.yaml", "--thread", "t", "-m", "second", "--abandon").returncode == 3
+    answered = petal("run", "asks.yaml", "--thread", "t", "--resume", "--answer", "yes")
+    assert (answered.returncode, answered.stdout) == (0, "(demo model) You said: second\n")
+
+
+def test_an_answer_given_before_is_refused(petal: Petal) -> None:
+    """By the id of its question, also when the same one is asked again; and an id of no question."""
+    run = ("run", "asks.yaml", "--thread", "t", "--json")
+    old = json.loads(petal(*run, "-m", "first").stdout)["interrupts"][0]["id"]
+    assert petal(*run, "--interrupt", old, "--answer", "yes").returncode == 0
+    new = json.loads(petal(*run, "-m", "second").stdout)["interrupts"][0]["id"]
+    again = petal(*run, "--interrupt", old, "--answer", "yes")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.splitlines()[:2] == [
+        f"petal: Question '{old}' of thread 't' was answered already, and that answer stands. Open:",
+        f"  {new}: Shall I answer?",
+    ]
+    unknown = petal(*run, "--interrupt", "nobody", "--answer", "yes")
+    assert unknown.stderr.startswith("petal: Thread 't' has no open question 'nobody'")
+    assert petal(*run, "--interrupt", new, "--answer", "yes").returncode == 0
+
+
+def test_an_answer_that_was_taken_survives_a_kill(petal: Petal, folder: Path) -> None:
+    """In a graph within a step, SIGKILL after the step that asked: it is not asked again, and no answer fits."""
+    (folder / "deep.yaml").write_text(
+        "state_schema: {answers: {type: 'dict[str, Any]', reducer: merge, default: {}}}\n"
+        "checkpointer: {type: sqlite, config: {db_file: runs.db}}\n"
+        'steps: [{type: custom, name: deep, config: {function: "steps:ask_within"}}]\n'
+    )
+    run = ("run", "deep.yaml", "--thread", "t", "--json")
+    asked = json.loads(petal(*run, "--input", "{}").stdout)["interrupts"][0]
+    with started(folder, *run, "--answer", "of course") as process:
+        wait_for(folder, "second")
+        process.kill()
+    refused = petal(*run, "--interrupt", asked["id"], "--answer", "no")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "was answered already" in refused.stderr
+    assert "go on with: petal run deep.yaml --thread t --resume" in refused.stderr
+    (folder / "go").touch()
+    done = json.loads(petal(*run, "--resume").stdout)
+    assert (done["status"], done["interrupts"]) == ("done", [])
 
 
 def test_several_questions_are_answered_by_their_ids(petal: Petal, folder: Path) -> None:
@@ -317,6 +382,7 @@ def test_a_state_without_messages_is_the_answer(petal: Petal, folder: Path) -> N
         (["-m", "a", "--input", "{}"], "", "two ways to say one thing"),
         (["--resume"], "", "resume which thread?"),
         (["--resume", "--thread", "t", "-m", "hi"], "", "--resume goes on without a new message"),
+        (["--resume", "--thread", "t", "--abandon"], "", "gives the open question up for a new message"),
         (["--interrupt", "x", "-m", "hi"], "", "names the question"),
         (["--thread", "", "-m", "hi"], "", "at least one character"),
         ([], "  \n", "stdin is empty"),

@@ -211,3 +211,82 @@ def test_an_unreachable_server_is_a_message(petal: Petal) -> None:
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "hush-hush" not in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_old_checkpoints_are_pruned(petal: Petal, kept: str, tmp_path: Path) -> None:
+    """A dry run lists them and changes nothing; then they go, and what is left is shown as before."""
+    shown = petal("show", "user-1", "--db", kept, "--json").stdout
+    words = ["prune", "user-1", "--keep-last", "2", "--db", kept]
+    told = json.loads(petal(*words, "--dry-run", "--json").stdout)
+    [thread] = told["threads"]
+    assert (told["dry_run"], thread["thread_id"], thread["whole"]) == (True, "user-1", False)
+    older = json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)[2:]
+    assert [point["checkpoint_id"] for point in thread["checkpoints"]] == [point["checkpoint_id"] for point in older]
+    would = petal(*words, "--dry-run").stdout.splitlines()
+    assert would[-1] == f"4 checkpoints with {thread['bytes']:,} bytes would go."
+    done = petal(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [*would[:-1], f"4 checkpoints with {thread['bytes']:,} bytes deleted."]
+    assert len(json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)) == 2
+    assert petal("show", "user-1", "--db", kept, "--json").stdout == shown
+    assert petal(*words).stdout == "0 checkpoints with 0 bytes deleted.\n"
+
+
+def test_idle_threads_are_pruned_but_not_those_that_ask(petal: Petal, kept: str) -> None:
+    done = petal("prune", "--max-idle", "0.001s", "--max-age", "1", "--keep", "user-12", "--db", kept, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    gone = {thread["thread_id"]: thread["whole"] for thread in json.loads(done.stdout)["threads"]}
+    assert (gone["failed"], gone["user-1"]) == (True, True)
+    left = json.loads(petal("list", "--json", "--db", kept).stdout)
+    assert {thread["thread_id"] for thread in left} == {"user-12", "waits"}
+    assert json.loads(petal("show", "waits", "--db", kept, "--json").stdout)["status"] == "waiting"
+
+
+def test_the_agents_own_retention_is_the_default(petal: Petal, tmp_path: Path) -> None:
+    agent = 'llm: "demo:"\nsteps: [{type: llm, name: chat}]\ncheckpointer: {type: sqlite, config: {db_file: runs.db'
+    (tmp_path / "agent.yaml").write_text(f"{agent}, retention: {{keep_last: 1}}}}}}\n")
+    (tmp_path / "bare.yaml").write_text(f"{agent}}}}}\n")
+    config = CheckpointerConfig(type="sqlite", config={"db_file": str(tmp_path / "runs.db")})
+    with AgentFactory().with_chat(llm="demo:").with_checkpointer(config).build() as agent_:
+        agent_.invoke("hello", thread_id="t")
+    dry = json.loads(petal("prune", "--agent", "agent.yaml", "--dry-run", "--json").stdout)
+    assert len(dry["threads"][0]["checkpoints"]) == 2
+    assert petal("prune", "--agent", "agent.yaml", "--keep", "t").stdout == "0 checkpoints with 0 bytes deleted.\n"
+    assert petal("prune", "--db", "runs.db", "--agent", "agent.yaml").stdout.endswith("bytes deleted.\n")
+    assert len(json.loads(petal("history", "t", "--db", "runs.db", "--json").stdout)) == 1
+    for words in (["--db", "runs.db"], ["--agent", "bare.yaml"]):
+        refused = petal("prune", *words)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "Name a rule" in refused.stderr
+    wrong = petal("prune", "--max-age", "soon", "--db", "runs.db")
+    assert wrong.returncode == 1
+    assert "Retention's max_age: 'soon' is no duration" in wrong.stderr
+
+
+def test_what_cannot_be_pruned_says_so_and_stays(petal: Petal, tmp_path: Path) -> None:
+    """A damaged thread, LangGraph's tables, somebody else's file."""
+    config = CheckpointerConfig(type="sqlite", config={"db_file": str(tmp_path / "runs.db")})
+    with AgentFactory().with_chat(llm="demo:").with_checkpointer(config).build() as agent:
+        agent.invoke("hello", thread_id="whole")
+        agent.invoke("hello", thread_id="damaged")
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection, connection:
+        connection.execute("UPDATE petal_checkpoints SET metadata = x'00' WHERE thread_id = 'damaged' AND step = 0")
+    done = petal("prune", "--keep-last", "1", "--db", "runs.db")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[1].split()[-1] == "whole"
+    assert "petal: thread 'damaged' was left: " in done.stderr
+    told = json.loads(petal("prune", "--keep-last", "1", "--db", "runs.db", "--json").stdout)
+    assert [thread["thread_id"] for thread in told["damaged"]] == ["damaged"]
+    langgraphs = CheckpointerConfig(
+        type="sqlite", config={"db_file": str(tmp_path / "theirs.db"), "engine": "langgraph"}
+    )
+    with AgentFactory().with_chat(llm="demo:").with_checkpointer(langgraphs).build() as agent:
+        agent.invoke("hello", thread_id="t")
+    refused = petal("prune", "--keep-last", "1", "--db", "theirs.db")
+    assert refused.returncode == 1
+    assert "`petal convert` copies it into Petal's" in refused.stderr
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as connection:
+        connection.execute("CREATE TABLE other (n)")
+    assert petal("prune", "--keep-last", "1", "--db", "empty.db").returncode == 1
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as connection:
+        assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master")] == ["other"]

@@ -264,7 +264,7 @@ def opened(url: str, **options: Any) -> Iterator[PostgresStore]:
 
 def save(id: str, thread_id: str = "t") -> Save:
     return Save(
-        CheckpointRow(thread_id, "", id, None, "loop", 1, thread_id, b"header", b"metadata", (b"label...",)),
+        CheckpointRow(thread_id, "", id, None, "loop", 1, thread_id, b"header", b"metadata", labels=(b"label...",)),
         [ValueRow(thread_id, "", "messages", id, id, b"value")],
         [WriteRow(thread_id, "", id, "task", 0, "messages", "", b"write")],
         "done",
@@ -468,7 +468,7 @@ def life(url):
     store.open()
     store.commit([
         Save(
-            CheckpointRow("t", "", id, None, "loop", 1, "t", b"header", b"metadata", (b"label...",)),
+            CheckpointRow("t", "", id, None, "loop", 1, "t", b"header", b"metadata", labels=(b"label...",)),
             [ValueRow("t", "", "messages", id, id, b"value")],
             [WriteRow("t", "", id, "task", 0, "messages", "", b"write")],
             "done", "2026-01-01T00:00:00+00:00",

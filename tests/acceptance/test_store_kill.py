@@ -26,7 +26,7 @@ from petal.core.config.checkpointer import SqliteOptions
 
 def save(thread_id, id):
     return Save(
-        CheckpointRow(thread_id, "", id, None, "loop", 0, "run", b"header of " + id.encode(), b"meta", (b"label",)),
+        CheckpointRow(thread_id, "", id, None, "loop", 0, "run", b"head of " + id.encode(), b"", labels=(b"label",)),
         [ValueRow(thread_id, "", "messages", id, id, os.urandom(3000)), ValueRow(thread_id, "", "x", id, id, b"x")],
         [WriteRow(thread_id, "", id, "task", idx, "messages", "", os.urandom(500)) for idx in range(2)],
         "done",
@@ -179,7 +179,7 @@ def whole(reader: Reader) -> list[str]:
     """The ids of all checkpoints, each of which has all its rows, and is counted."""
     rows: list[CheckpointRow] = reader.checkpoints(CheckpointQuery(limit=100_000))
     for row in rows:
-        assert row.header == b"header of " + row.id.encode()
+        assert row.header == b"head of " + row.id.encode()
         assert len(reader.chains(row.thread_id, "", [("messages", row.id), ("x", row.id)])) == 2
         assert len(reader.writes(row.thread_id, "", [row.id])) == 2
     found = reader.checkpoints(CheckpointQuery(labels=((b"label",),), limit=100_000))

@@ -700,7 +700,7 @@ def test_verification_tells_of_rows_that_no_key_opens(
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x99\x09" + b"\xc0" * 8, b"\x99\x01" + b"\xc0" * 8])
 def test_a_header_that_cannot_be_read_says_so(data: bytes) -> None:
     with pytest.raises(CheckpointCorruptionError, match="its header cannot be read"):
-        Header.unpacked(data, "1ef", "checkpoint '1ef'")
+        Header.unpacked(data, "1ef", "", "checkpoint '1ef'")
 
 
 def put(
@@ -743,13 +743,26 @@ def test_a_checkpoint_may_be_saved_again_under_another_parent(storage: Checkpoin
         assert value_of(saver, "2") == [BIG, "c"]
 
 
+def test_a_parent_that_was_saved_again_elsewhere_is_looked_up_anew(saver: PetalSaver) -> None:
+    """Its values lie in other rows then, and those that were known go with the next prune."""
+    with PetalSaver(saver._engine.store, saver._rows) as other:
+        assert saver.threads() == other.threads() == []
+        put(other, "1", None, [BIG], "v1")
+        put(saver, "2", None, [BIG], "v1")
+        put(other, "2", None, [BIG], "v1")
+        other.prune(["t"])
+        put(saver, "3", "2", [BIG], "v1", new=False)
+        assert value_of(other, "3") == [BIG]
+        assert other.verify() == []
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("gone", ["delete_thread", "delete_for_runs", "prune"])
 def test_what_was_deleted_meanwhile_is_not_leaned_on(saver: PetalSaver, gone: str, is_async: bool) -> None:
     """A run that goes on after its past was deleted is saved with all that it holds."""
-    put(saver, "1", None, [BIG], "v1", run_id="r1")
-    rows = saver._rows
-    with PetalSaver(saver._engine.store, rows) as other:  # on the same storage, with caches of its own
+    with PetalSaver(saver._engine.store, saver._rows) as other:  # on the same storage, with caches of its own
+        assert saver.threads() == other.threads() == []
+        put(saver, "1", None, [BIG], "v1", run_id="r1")
         put(other, "2", None, ["a newer one"], "v2")
         match gone:
             case "delete_thread":
@@ -869,6 +882,7 @@ ALTERED = [
     ("UPDATE petal_checkpoints SET step = step + 1", "header"),
     ("UPDATE petal_checkpoints SET run_id = 'none'", "header"),
     ("UPDATE petal_checkpoints SET run_id = NULL", "header"),
+    ("UPDATE petal_checkpoints SET name = 'another'", "header"),
     ("UPDATE petal_writes SET task_path = 'z'", "write"),
 ]
 

@@ -602,7 +602,7 @@ def thread_save(number: int, id: str) -> Save:
     extra = {("t3", "0003"): b"rare....", ("t4", "0004"): b"seldom.."}.get((thread_id, id), b"often...")
     labels = b"common..", extra
     return Save(
-        CheckpointRow(thread_id, "", id, None, "loop", int(id), f"run{number}", b"header", b"metadata", labels),
+        CheckpointRow(thread_id, "", id, None, "loop", int(id), f"run{number}", b"header", b"metadata", labels=labels),
         [ValueRow(thread_id, "", "messages", "0000", id, b"delta"), ValueRow(thread_id, "", "other", id, id, b"whole")],
         [WriteRow(thread_id, "", id, "task", 0, "messages", "", b"write")],
         "waiting" if number == 3 else "done",

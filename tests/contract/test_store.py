@@ -78,7 +78,8 @@ def at(second: int) -> datetime:
 
 def checkpoint(id: str, thread_id: str = "t", ns: str = "", **columns: Any) -> CheckpointRow:
     known: dict[str, Any] = {
-        "parent_id": None, "source": "loop", "step": 1, "run_id": None, "header": b"head", "metadata": b"meta",
+        "parent_id": None, "source": "loop", "step": 1, "run_id": None,
+        "header": b"head", "metadata": b"meta", "name": "n",
     }  # fmt: skip
     return CheckpointRow(thread_id, ns, id, **{**known, **columns})
 
@@ -266,7 +267,7 @@ def test_value_rows_are_found_by_name(store: Store) -> None:
 
 def test_a_save_that_leans_needs_its_parent(store: Store) -> None:
     """All of its group is refused with it; a parent in the same group is enough."""
-    child = Save(checkpoint("2", parent_id="1"), [value("2", "1")], leans=True)
+    child = Save(checkpoint("2", parent_id="1"), [value("2", "1")], leans="n")
     with pytest.raises(OrphanedSave):
         store.commit([Save(checkpoint("9")), child])
     assert names(store) == []
@@ -277,9 +278,16 @@ def test_a_save_that_leans_needs_its_parent(store: Store) -> None:
     with store.transaction() as rows:
         rows.delete_checkpoints("t", "", ["1"])
     with pytest.raises(OrphanedSave):
-        store.commit([Save(checkpoint("3", parent_id="1"), leans=True)])
+        store.commit([Save(checkpoint("3", parent_id="1"), leans="n")])
     store.commit([Save(checkpoint("3", parent_id="1"))])
-    store.commit([Save(checkpoint("4", parent_id="2"), leans=True)])
+    store.commit([Save(checkpoint("4", parent_id="2"), leans="n")])
+    store.commit([Save(checkpoint("2", name="saved again"))])
+    child = Save(checkpoint("5", parent_id="2"), leans="n")
+    with pytest.raises(OrphanedSave):
+        store.commit([child])
+    with pytest.raises(OrphanedSave), store.transaction() as rows:
+        rows.save(child)
+    store.commit([Save(checkpoint("5", parent_id="2"), leans="saved again")])
 
 
 def test_a_status_is_that_of_the_newest_word(store: Store) -> None:
@@ -598,7 +606,7 @@ def _saves(draw: st.DrawFn) -> Save:
     rows = st.builds(
         CheckpointRow, st.just(thread_id), st.just(ns), _ids, st.none() | _ids, st.sampled_from(["input", "loop"]),
         st.none() | st.integers(-1, 3), st.none() | st.sampled_from(["r1", "r2"]), _data, _data,
-        st.lists(st.sampled_from([RED, BLUE]), unique=True).map(tuple),
+        st.sampled_from(["n", "m"]), st.lists(st.sampled_from([RED, BLUE]), unique=True).map(tuple),
     )  # fmt: skip
     values = st.builds(ValueRow, st.just(thread_id), st.just(ns), st.sampled_from(["x", "y"]), _ids, _ids, _data)
     writes = st.builds(
@@ -611,6 +619,7 @@ def _saves(draw: st.DrawFn) -> Save:
         draw(st.lists(writes, max_size=3)),
         draw(st.sampled_from([None, "done", "waiting"])),
         at(draw(st.integers(0, 3))).isoformat(),
+        told=draw(st.sampled_from(["", "1", "2+"])),
     )
 
 

@@ -48,6 +48,7 @@ def test_a_missing_driver_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_front_knows_its_names() -> None:
     """Those, and no others."""
     assert dir(petal.checkpoints) == [
+        "CheckpointInfo",
         "Conversion",
         "DatabaseStatus",
         "MemorySaver",

@@ -48,7 +48,15 @@ forms = pytest.mark.parametrize(
 texts = st.text(max_size=20) | st.characters(categories=["Cs"])
 places = st.one_of(
     st.builds(
-        Place.header, texts, texts, texts, st.none() | texts, texts, st.none() | st.integers(-2, 2), st.none() | texts
+        Place.header,
+        texts,
+        texts,
+        texts,
+        st.none() | texts,
+        texts,
+        st.none() | st.integers(-2, 2),
+        st.none() | texts,
+        texts,
     ),
     st.builds(Place.metadata, texts, texts, texts),
     st.builds(Place.value, texts, texts, texts, texts),
@@ -101,7 +109,7 @@ def test_every_part_of_a_place_counts(envelope: Envelope) -> None:
     others = [place._replace(**{field: getattr(place, field) + "x"}) for field in Place._fields]
     others += [
         Place.write("ada", "sub:1", "1ef", "messages", "task", 1, ""),
-        Place.header("ada", "sub:1", "1ef", None, "", None, None),
+        Place.header("ada", "sub:1", "1ef", None, "", None, None, ""),
     ]
     for other in others:
         refused(envelope, sealed, other)
@@ -127,7 +135,7 @@ def test_a_string_that_is_an_enum_is_its_value() -> None:
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        (Place.header("ada", "", "1ef", None, "", None, None), "the header of checkpoint '1ef' of thread 'ada'"),
+        (Place.header("ada", "", "1ef", None, "", None, None, ""), "the header of checkpoint '1ef' of thread 'ada'"),
         (Place.metadata("ada", "sub:1", "1ef"), "the metadata of checkpoint '1ef' of thread 'ada', namespace 'sub:1'"),
         (Place.value("ada", "", "messages", "3.0"), "version '3.0' of channel 'messages' of thread 'ada'"),
         (

@@ -49,7 +49,7 @@ def opened(file: Path) -> Iterator[Open]:
 
 
 def save(id: str, data: bytes = b"", thread_id: str = "t") -> Save:
-    checkpoint = CheckpointRow(thread_id, "", id, None, "loop", 0, None, b"head", b"meta", (b"label...",))
+    checkpoint = CheckpointRow(thread_id, "", id, None, "loop", 0, None, b"head", b"meta", labels=(b"label...",))
     value = ValueRow(thread_id, "", "messages", id, id, data)
     return Save(checkpoint, [value], [WriteRow(thread_id, "", id, "task", 0, "messages", "", b"write")], "done")
 

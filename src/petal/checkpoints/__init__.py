@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from petal.checkpoints.annotations import types_in
     from petal.checkpoints.conversion.convert import Conversion, Progress, ThreadsNotConvertedError, convert
+    from petal.checkpoints.retention import RetentionReport
     from petal.checkpoints.saver import PetalSaver
     from petal.checkpoints.savers import MemorySaver, PostgresSaver, SqliteSaver, open_checkpointer
     from petal.checkpoints.status import DatabaseStatus, database_status, upgrade_database
     from petal.checkpoints.threads import CheckpointInfo, ThreadInfo
+    from petal.core.config.retention import Retention
 
 _HOMES = {
     "CheckpointInfo": "petal.checkpoints.threads",
@@ -21,6 +23,8 @@ _HOMES = {
     "PetalSaver": "petal.checkpoints.saver",
     "PostgresSaver": "petal.checkpoints.savers",
     "Progress": "petal.checkpoints.conversion.convert",
+    "Retention": "petal.core.config.retention",
+    "RetentionReport": "petal.checkpoints.retention",
     "SqliteSaver": "petal.checkpoints.savers",
     "ThreadInfo": "petal.checkpoints.threads",
     "ThreadsNotConvertedError": "petal.checkpoints.conversion.convert",
@@ -39,6 +43,8 @@ __all__ = [
     "PetalSaver",
     "PostgresSaver",
     "Progress",
+    "Retention",
+    "RetentionReport",
     "SqliteSaver",
     "ThreadInfo",
     "ThreadsNotConvertedError",

@@ -68,10 +68,11 @@ class Place(NamedTuple):
         source: str,
         step: int | None,
         run_id: str | None,
+        name: str,
     ) -> Place:
         """Of a checkpoint's header, which vouches for the other columns of its row."""
         # As ASCII, which no version of Python writes differently; a database gives a truth value back as a number.
-        columns = ascii((parent_id, source, None if step is None else int(step), run_id))
+        columns = ascii((parent_id, source, None if step is None else int(step), run_id, name))
         return cls("header", thread_id, ns, checkpoint_id, columns=columns)
 
     @classmethod

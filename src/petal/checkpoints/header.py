@@ -22,16 +22,18 @@ class Header:
         checkpoint: LangGraph's checkpoint, its `channel_values` empty.
         spots: For each channel that has a value: where that lies.
         unfinished: Whether its values say that there is something left to do.
+        name: The name of the save that it is from.
     """
 
     checkpoint: Checkpoint
     spots: dict[str, Spot]
     unfinished: bool = False
+    name: str = ""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, spots: dict[str, Spot], *, unfinished: bool) -> Header:
+    def of(cls, checkpoint: Checkpoint, spots: dict[str, Spot], *, unfinished: bool, name: str) -> Header:
         """The header of a checkpoint, which shares nothing with it that LangGraph goes on to change."""
-        return cls(_copied(checkpoint, {}), spots, unfinished)
+        return cls(_copied(checkpoint, {}), spots, unfinished, name)
 
     def with_values(self, values: dict[str, Any]) -> Checkpoint:
         """The checkpoint with its values, for LangGraph to change as it likes."""
@@ -75,7 +77,7 @@ class Header:
         )
 
     @classmethod
-    def unpacked(cls, data: bytes, id: str, where: str) -> Header:
+    def unpacked(cls, data: bytes, id: str, name: str, where: str) -> Header:
         """The header that the bytes hold.
 
         Raises:
@@ -96,7 +98,7 @@ class Header:
             )
             checkpoint.update(further)
             found = {channel: Spot(table[root], table[row]) for channel, (root, row) in spots.items()}
-            return cls(checkpoint, found, unfinished)
+            return cls(checkpoint, found, unfinished, name)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise CheckpointCorruptionError(where, f"its header cannot be read: {error}") from error
 

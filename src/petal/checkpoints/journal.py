@@ -19,8 +19,8 @@ T = TypeVar("T")
 QUEUED_BYTES = 64 * 1024 * 1024
 """Bytes of saves that may wait before a sync caller has to."""
 GROUP_BYTES = 8 * 1024 * 1024
-GROUP_SAVES = 1_000
-"""What one transaction holds at most, so that the first of a long queue does not wait for the last."""
+GROUP_SAVES = 250
+"""What one transaction holds at most. Of more saves each takes longer, and each thread is one of PostgreSQL's locks."""
 LINGER = 0.001
 """Seconds. Behind what a task wrote mostly comes the checkpoint that holds it, which then shares its transaction."""
 

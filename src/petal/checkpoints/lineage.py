@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
@@ -34,7 +35,7 @@ def copy_thread(change: Transaction, rows: Rows, source: str, target: str) -> No
 def fork_thread(change: Transaction, rows: Rows, source: str, checkpoint_id: str, target: str) -> None:
     """Copy a checkpoint of the root namespace with what led to it."""
     _require(change, source, target)
-    known = [_lineage(row, rows) for row in checkpoints_of(change, source)]
+    known = [lineage_of(row, rows) for row in checkpoints_of(change, source)]
     if ("", checkpoint_id) not in {row.key for row in known}:
         raise CheckpointNotFoundError(source, checkpoint_id)
     kept, written = past_of(known, checkpoint_id)
@@ -45,10 +46,10 @@ def keep_latest(change: Transaction, rows: Rows, thread_ids: Sequence[str]) -> N
     """Delete all but the newest state of each namespace, and but what that is rebuilt from."""
     for thread_id in thread_ids:
         found = {(row.ns, row.id): row for row in checkpoints_of(change, thread_id)}
-        known = {key: _lineage(row, rows) for key, row in found.items()}
+        known = {key: lineage_of(row, rows) for key, row in found.items()}
         doomed = set(outdated(list(known.values())))
-        doomed -= _rebuilt_from(known.keys() - doomed, known, found, rows)
-        _drop(change, rows, thread_id, found, doomed)
+        doomed -= rebuilt_from(known.keys() - doomed, known, headers_of(found, rows))
+        drop(change, rows, thread_id, found, doomed)
 
 
 def delete_for_runs(change: Transaction, rows: Rows, run_ids: Sequence[str]) -> None:
@@ -58,13 +59,13 @@ def delete_for_runs(change: Transaction, rows: Rows, run_ids: Sequence[str]) -> 
         doomed.setdefault(thread_id, set()).add((ns, id))
     for thread_id, keys in doomed.items():
         found = {(row.ns, row.id): row for row in checkpoints_of(change, thread_id)}
-        known = {key: _lineage(row, rows) for key, row in found.items()}
-        if keys & _rebuilt_from(known.keys() - keys, known, found, rows):
+        known = {key: lineage_of(row, rows) for key, row in found.items()}
+        if keys & rebuilt_from(known.keys() - keys, known, headers_of(found, rows)):
             raise CheckpointerError(
                 f"Thread {thread_id!r} has a DeltaChannel, whose value is rebuilt from checkpoints of these runs, "
                 "so they cannot be deleted alone; nothing was changed. Delete the whole thread, or keep it."
             )
-        _drop(change, rows, thread_id, found, keys)
+        drop(change, rows, thread_id, found, keys)
 
 
 def delta_history(
@@ -116,7 +117,7 @@ def checkpoints_of(change: Reader, thread_id: str) -> Iterator[CheckpointRow]:
             return
 
 
-def _lineage(row: CheckpointRow, rows: Rows) -> Row:
+def lineage_of(row: CheckpointRow, rows: Rows) -> Row:
     """What decides which checkpoints belong together."""
     metadata = rows.metadata(row)
     parents = metadata.get("parents") or {}
@@ -131,21 +132,23 @@ def _lineage(row: CheckpointRow, rows: Rows) -> Row:
     )
 
 
-def _rebuilt_from(
-    keys: Collection[Key], known: Mapping[Key, Row], found: Mapping[Key, CheckpointRow], rows: Rows
-) -> set[Key]:
+def headers_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> Callable[[Key], Header]:
+    """Opens headers, each once."""
+    return cache(lambda key: rows.header(found[key]))
+
+
+def rebuilt_from(keys: Collection[Key], known: Mapping[Key, Row], header: Callable[[Key], Header]) -> set[Key]:
     """The ancestors that the delta channels of some checkpoints are rebuilt from."""
     needed: set[Key] = set()
     for key in keys:
         if not known[key].delta:
             continue
-        header = rows.header(found[key])
-        missing = {channel for channel in header.versions if channel not in header.spots}
+        missing = {channel for channel in header(key).versions if channel not in header(key).spots}
         at = known[key]
         while missing and at.parent is not None and (at.ns, at.parent) in known:
             at = known[at.ns, at.parent]
             needed.add(at.key)
-            missing -= rows.header(found[at.key]).spots.keys()
+            missing -= header(at.key).spots.keys()
     return needed
 
 
@@ -171,7 +174,7 @@ def _copy(
             writes = change.writes(source, ns, [row.id]) if copied else []
             header = rows.header(row)
             status = None if ns else rows.status(header, writes)
-            save = Save(_labelled(row, change), writes=list(writes), status=status, now=_time(header))
+            save = Save(_labelled(row, change), writes=list(writes), status=status, now=time_of(header))
             change.save(rows.moved(save, target))
     change.recount(target)
 
@@ -180,7 +183,7 @@ def _labelled(row: CheckpointRow, change: Transaction) -> CheckpointRow:
     return replace(row, labels=change.labels(row.thread_id, row.ns, row.id))
 
 
-def _time(header: Header) -> str:
+def time_of(header: Header) -> str:
     """When a checkpoint was made, for the index of threads; "" stands for now where it does not tell."""
     try:
         made = datetime.fromisoformat(header.checkpoint["ts"])
@@ -189,7 +192,7 @@ def _time(header: Header) -> str:
     return "" if made.tzinfo is None else made.isoformat()
 
 
-def _drop(
+def drop(
     change: Transaction, rows: Rows, thread_id: str, found: Mapping[Key, CheckpointRow], doomed: Collection[Key]
 ) -> None:
     """Delete checkpoints, and the values that none of those that stay needs."""
@@ -200,7 +203,7 @@ def _drop(
         for (at, id), row in found.items():
             if at == ns and (at, id) not in doomed and row.parent_id is not None and (at, row.parent_id) in doomed:
                 first = rows.without_parent(_labelled(row, change))
-                change.save(Save(first, now=_time(rows.header(row))))
+                change.save(Save(first, now=time_of(rows.header(row))))
         headers = [rows.header(row) for (at, id), row in found.items() if at == ns and (at, id) not in doomed]
         values = change.all_values(thread_id, ns)
         needed = {(row.channel, row.root, row.version) for row in _reachable(values, headers, rows)}
@@ -210,23 +213,32 @@ def _drop(
 
 
 def _reachable(values: Sequence[ValueRow], headers: Sequence[Header], rows: Rows) -> list[ValueRow]:
-    """The value rows that checkpoints are read from: each that they name, and what it is a change of."""
-    chains: dict[tuple[str, str], _Lying] = {}
-    for row in values:
-        chains.setdefault((row.channel, row.root), _Lying(rows)).add(row)
-    needed: dict[tuple[str, str], ValueRow] = {}
-    passed: set[tuple[str, str]] = set()
-    for header in headers:
+    """The value rows that checkpoints are read from."""
+    reach = Reach(values, rows)
+    needed = {(row.channel, row.version): row for header in headers for row in reach.add(header)}
+    return list(needed.values())
+
+
+class Reach:
+    """Finds the value rows that checkpoints are read from: each that they name, and what it is a change of."""
+
+    def __init__(self, values: Iterable[ValueRow], rows: Rows) -> None:
+        self._chains: dict[tuple[str, str], _Lying] = {}
+        self._passed: set[tuple[str, str]] = set()
+        for row in values:
+            self._chains.setdefault((row.channel, row.root), _Lying(rows)).add(row)
+
+    def add(self, header: Header) -> Iterator[ValueRow]:
+        """The rows of a checkpoint which those before did not need; a bundle comes once for each of its rows."""
         for channel, spot in header.spots.items():
             at: str | None = spot.row
-            while at is not None and (channel, at) not in passed and (channel, spot.root) in chains:
-                passed.add((channel, at))
-                if (found := chains[channel, spot.root].find(at)) is None:
+            while at is not None and (channel, at) not in self._passed and (channel, spot.root) in self._chains:
+                self._passed.add((channel, at))
+                if (found := self._chains[channel, spot.root].find(at)) is None:
                     break
                 row, data = found
-                needed[channel, row.version] = row
+                yield row
                 at = base_of(data)
-    return list(needed.values())
 
 
 class _Lying:

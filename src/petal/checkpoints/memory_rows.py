@@ -120,8 +120,10 @@ class MemoryTransaction(MemoryReader):
         now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
         grown: dict[str, int] = {}
         row = save.checkpoint
-        if save.leans and row and (row.ns, row.parent_id) not in self._thread(row.thread_id).checkpoints:
-            raise OrphanedSave
+        if save.leans is not None and row is not None:
+            parent = None if row.parent_id is None else self.checkpoint(row.thread_id, row.ns, row.parent_id)
+            if parent is None or parent.name != save.leans:
+                raise OrphanedSave
         for value in save.values:
             grown[value.thread_id] = grown.get(value.thread_id, 0) + self._value(value)
         for write in save.writes:
@@ -131,6 +133,9 @@ class MemoryTransaction(MemoryReader):
             self._grow(row.thread_id, save, now, size + grown.pop(row.thread_id, 0), new, row)
         for thread_id, size in grown.items():
             self._grow(thread_id, save, now, size)
+
+    def claim(self, task: str) -> bool:
+        return True  # there is one writer at a time
 
     def namespaces(self, thread_id: str) -> list[str]:
         return sorted(ns for ns, ids in self._thread(thread_id).ids.items() if ids)

@@ -228,6 +228,11 @@ class PostgresTransaction(PostgresReader):
             with _orphans():
                 _write(self._connection, self._statements, batch)
 
+    def claim(self, task: str) -> bool:
+        # No thread's id begins with a NUL, so no thread's lock is meant.
+        ((is_alone,),) = self._rows(sql.CLAIM, (key(self._statements.schema, f"\0{task}"),))
+        return bool(is_alone)
+
     def namespaces(self, thread_id: str) -> list[str]:
         self._lock(thread_id)
         return [ns for (ns,) in self._rows(sql.NAMESPACES, (thread_id,))]

@@ -36,6 +36,7 @@ HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("28",), "Check the user and the password in the connection string"),
     (("3D",), "Create the database, or name another one in the connection string"),
     (("53300",), "Close other connections, lower max_size, or raise the server's max_connections"),
+    (("53200",), "The server has no memory or locks left; raise its max_locks_per_transaction, or write less at once"),
     (("53100",), "Free some space on the server and go on; what was saved before is safe"),
     (("25006",), "Connect to a server or a database that may be written to"),
     (("42501", "3F"), "Let the database's owner make the tables once, or grant the rights to this user"),

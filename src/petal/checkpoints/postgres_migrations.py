@@ -68,7 +68,7 @@ CREATE FUNCTION {s}.petal_save(
     keys bigint[],
     t_thread text[], t_head text[], t_status text[], t_told text[], t_created timestamptz[], t_updated timestamptz[],
     c_thread text[], c_ns text[], c_id text[], c_parent text[], c_source text[], c_step bigint[], c_run text[],
-    c_header bytea[], c_metadata bytea[], c_leans bool[],
+    c_header bytea[], c_metadata bytea[], c_name text[], c_leans text[],
     l_thread text[], l_ns text[], l_checkpoint text[], l_label bytea[],
     v_thread text[], v_ns text[], v_channel text[], v_version text[], v_root text[], v_data bytea[],
     w_thread text[], w_ns text[], w_checkpoint text[], w_task text[], w_idx int[], w_channel text[], w_path text[],
@@ -125,16 +125,17 @@ BEGIN
         DELETE FROM {s}.petal_labels o USING unnest(c_thread, c_ns, c_id) n (thread_id, ns, id)
         WHERE o.thread_id = n.thread_id AND o.ns = n.ns AND o.checkpoint_id = n.id;
 
-        INSERT INTO {s}.petal_checkpoints (thread_id, ns, id, parent_id, source, step, run_id, header, metadata)
-        SELECT * FROM unnest(c_thread, c_ns, c_id, c_parent, c_source, c_step, c_run, c_header, c_metadata)
+        INSERT INTO {s}.petal_checkpoints (thread_id, ns, id, parent_id, source, step, run_id, header, metadata, name)
+        SELECT * FROM unnest(c_thread, c_ns, c_id, c_parent, c_source, c_step, c_run, c_header, c_metadata, c_name)
         ON CONFLICT (thread_id, ns, id) DO UPDATE SET parent_id = excluded.parent_id, source = excluded.source,
-            step = excluded.step, run_id = excluded.run_id, header = excluded.header, metadata = excluded.metadata;
+            step = excluded.step, run_id = excluded.run_id, header = excluded.header, metadata = excluded.metadata,
+            name = excluded.name;
 
         IF EXISTS (
             SELECT FROM unnest(c_thread, c_ns, c_parent, c_leans) n (thread_id, ns, parent, leans)
-            WHERE leans AND NOT EXISTS (
+            WHERE leans IS NOT NULL AND NOT EXISTS (
                 SELECT FROM {s}.petal_checkpoints o
-                WHERE o.thread_id = n.thread_id AND o.ns = n.ns AND o.id = n.parent
+                WHERE o.thread_id = n.thread_id AND o.ns = n.ns AND o.id = n.parent AND o.name = n.leans
             )
         ) THEN
             RAISE EXCEPTION 'the parent of a checkpoint is gone' USING ERRCODE = 'PT001';
@@ -190,6 +191,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             run_id text COLLATE "C",
             header bytea NOT NULL,
             metadata bytea NOT NULL,
+            name text COLLATE "C" NOT NULL,
             PRIMARY KEY (thread_id, ns, id)
         )
         """,

@@ -16,7 +16,7 @@ UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 Column = list[Any]
 Key = tuple[str | int, ...]
 
-_CHECKPOINT = attrgetter("thread_id", "ns", "id", "parent_id", "source", "step", "run_id", "header", "metadata")
+_CHECKPOINT = attrgetter("thread_id", "ns", "id", "parent_id", "source", "step", "run_id", "header", "metadata", "name")
 _WRITE = attrgetter("thread_id", "ns", "checkpoint_id", "task_id", "idx", "channel", "task_path", "data")
 
 
@@ -38,8 +38,8 @@ class Batch:
     checkpoints: dict[Key, CheckpointRow] = field(default_factory=dict)
     values: dict[Key, ValueRow] = field(default_factory=dict)
     writes: dict[Key, WriteRow] = field(default_factory=dict)
-    leaning: set[Key] = field(default_factory=set)
-    """Checkpoints whose parent must be there."""
+    leaning: dict[Key, str | None] = field(default_factory=dict)
+    """The name of the save that the parent of each checkpoint must be of, if any."""
     _entries: dict[str, _Entry] = field(default_factory=dict)
 
     @classmethod
@@ -65,8 +65,8 @@ class Batch:
             [entry.told for entry in entries],
             [entry.created for entry in entries],
             [entry.updated for entry in entries],
-            *_columns(9, (_CHECKPOINT(self.checkpoints[key]) for key in sorted(self.checkpoints))),
-            [key in self.leaning for key in sorted(self.checkpoints)],
+            *_columns(10, (_CHECKPOINT(self.checkpoints[key]) for key in sorted(self.checkpoints))),
+            [self.leaning[key] for key in sorted(self.checkpoints)],
             *_columns(4, ((*key, label) for key, row in self.checkpoints.items() for label in set(row.labels))),
             *_columns(6, (_value(self.values[key]) for key in sorted(self.values))),
             *_columns(8, (_WRITE(self.writes[key]) for key in sorted(self.writes))),
@@ -80,9 +80,7 @@ class Batch:
                 entry.head = row.id
             key = row.thread_id, row.ns, row.id
             self.checkpoints[key] = row
-            self.leaning.discard(key)
-            if save.leans:
-                self.leaning.add(key)
+            self.leaning[key] = save.leans
         for value in save.values:
             self._entry(value.thread_id, now, save)
             self.values[value.thread_id, value.ns, value.channel, value.version] = value

@@ -13,12 +13,13 @@ BEGIN_READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 SITUATION = b"SELECT current_schema(), current_setting('transaction_read_only')"
 
 LOCK = "SELECT {s}.petal_lock(%b::bigint[])"
+CLAIM = "SELECT pg_try_advisory_xact_lock(%b::bigint)"
 SAVE = """
 SELECT {s}.petal_save(
     %b::bigint[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[], %b::bytea[], %b::bytea[],
-    %b::bool[],
+    %b::text[], %b::text[],
     %b::text[], %b::text[], %b::text[], %b::bytea[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::bytea[]
@@ -26,7 +27,7 @@ SELECT {s}.petal_save(
 """
 
 CHECKPOINTS = """
-SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata
+SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM {s}.petal_checkpoints c
 """
 LABELLED = """

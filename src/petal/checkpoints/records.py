@@ -29,6 +29,8 @@ class CheckpointRow:
     """Sealed: versions of the channels, where their values begin, what each node has seen."""
     metadata: bytes
     """Sealed."""
+    name: str = ""
+    """Names this save of the checkpoint, which may be saved again with its values in other rows."""
     labels: tuple[bytes, ...] = ()
     """A keyed hash of each further scalar of the metadata, by which it can be found."""
 
@@ -75,8 +77,9 @@ class Save:
     """The thread's status after it; None leaves it."""
     now: str = ""
     """ISO 8601 UTC time of the save."""
-    leans: bool = False
-    """Whether it holds only what its parent's values lack, so that without the parent it must not be written."""
+    leans: str | None = None
+    """Where it holds only what its parent's values lack: the name of that save of the parent, without which it must not
+    be written."""
     told: str = ""
     """What the status is told of: of two, the one with the greater text counts, whichever is written first. It is the
     checkpoint's id, and that with a + for what its tasks wrote, which LangGraph may save before the checkpoint."""
@@ -152,6 +155,10 @@ class Transaction(Reader, Protocol):
         Raises:
             OrphanedSave: If the save leans on a parent that is not there.
         """
+        ...
+
+    def claim(self, task: str) -> bool:
+        """Whether this transaction does a task alone until it ends; false if another one is at it, in any process."""
         ...
 
     def namespaces(self, thread_id: str) -> list[str]:

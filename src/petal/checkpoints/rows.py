@@ -129,9 +129,9 @@ class Rows:
             made[channel], data = stored(name, parts, base)
             spots[channel] = spot = made[channel].spot
             rows.append(ValueRow(place.thread_id, place.ns, channel, spot.root, spot.row, data))
-        leans = any(spot.root != name for spot in spots.values())
+        leans = parent.name if any(spot.root != name for spot in spots.values()) else None
         unfinished = _is_unfinished(checkpoint["channel_values"])
-        header = Header.of(checkpoint, spots, unfinished=unfinished)
+        header = Header.of(checkpoint, spots, unfinished=unfinished, name=name)
         told = self._metadata(config, metadata)
         row = CheckpointRow(
             place.thread_id,
@@ -143,6 +143,7 @@ class Rows:
             str(told["run_id"]) if told.get("run_id") else None,
             header.packed(),
             self.codec.encode(told, place.named(f"the metadata of checkpoint {id!r}")),
+            name,
             self._labels(told),
         )
         status: Status | None = None if place.ns else _status(header)
@@ -175,7 +176,7 @@ class Rows:
         """A checkpoint's header."""
         place = Namespace(row.thread_id, row.ns)
         data = self.envelope.open(row.header, header_place(row))
-        return Header.unpacked(data, row.id, place.named(f"checkpoint {row.id!r}"))
+        return Header.unpacked(data, row.id, row.name, place.named(f"checkpoint {row.id!r}"))
 
     def status(self, header: Header, writes: Iterable[WriteRow]) -> Status:
         """How a thread stands whose newest checkpoint this is."""
@@ -319,7 +320,7 @@ def _is_unfinished(values: Mapping[str, Any]) -> bool:
 
 def header_place(row: CheckpointRow) -> Place:
     """Where a checkpoint's header lies, with all that its row says in clear."""
-    return Place.header(row.thread_id, row.ns, row.id, row.parent_id, row.source, row.step, row.run_id)
+    return Place.header(row.thread_id, row.ns, row.id, row.parent_id, row.source, row.step, row.run_id, row.name)
 
 
 def write_place(row: WriteRow) -> Place:

@@ -24,14 +24,17 @@ from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.names import hexadecimal
+from petal.checkpoints.pruning import Upkeep, prune_all
 from petal.checkpoints.recall import Found, Recall
 from petal.checkpoints.records import CheckpointQuery, OrphanedSave, Reader, Save, Store, Transaction
+from petal.checkpoints.retention import RetentionReport
 from petal.checkpoints.rows import Namespace, Rows, Saved
 from petal.checkpoints.search import Search
 from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery
 from petal.checkpoints.values import BUNDLED
 from petal.checkpoints.verification import Damage, damages
 from petal.core.config.checkpointer import Durability
+from petal.core.config.retention import Retention
 
 T = TypeVar("T")
 
@@ -52,13 +55,20 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
     """
 
     def __init__(
-        self, store: Store, rows: Rows, *, durability: Durability = "sync", cache_bytes: int = CACHE_BYTES
+        self,
+        store: Store,
+        rows: Rows,
+        *,
+        durability: Durability = "sync",
+        cache_bytes: int = CACHE_BYTES,
+        retention: Retention | None = None,
     ) -> None:
         super().__init__()
         self.durability: Durability = durability
         self._rows = rows
         self._engine = Engine(store, rows.sealed)  # shared by the clones that with_allowlist makes
         self._recall = Recall(rows, cache_bytes)
+        self._upkeep = None if retention is None else Upkeep(self._engine, rows, self._recall, retention)
 
     @property
     def where(self) -> str:
@@ -72,6 +82,8 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
 
     def close(self) -> None:
         """Finishes what was begun, then closes all connections. Closing twice is fine."""
+        if self._upkeep is not None:
+            self._upkeep.close()
         self._engine.close()
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -262,6 +274,31 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         """As `prune`."""
         await self._engine.later(partial(self.prune, thread_ids, strategy=strategy))
 
+    def retain(
+        self, policy: Retention, thread_ids: Sequence[str] | None = None, *, dry_run: bool = False
+    ) -> RetentionReport:
+        """Deletes what a policy does not keep: checkpoints with their writes, and values that none that stays needs.
+
+        Each thread is one transaction. A run that goes on meanwhile loses nothing: what it saves next is written
+        whole if what it began with is gone.
+
+        Args:
+            policy: Which checkpoints go.
+            thread_ids: Only these threads, of which unknown ones are no error; None for all.
+            dry_run: Only tell what would go.
+
+        Returns:
+            What went, and which threads could not be read; of these nothing went.
+        """
+        ids = None if thread_ids is None else _ids(thread_ids)
+        return prune_all(self._engine, self._rows, self._recall, policy, ids, dry_run=dry_run)
+
+    async def aretain(
+        self, policy: Retention, thread_ids: Sequence[str] | None = None, *, dry_run: bool = False
+    ) -> RetentionReport:
+        """As `retain`."""
+        return await self._engine.later(partial(self.retain, policy, thread_ids, dry_run=dry_run))
+
     def threads(
         self,
         limit: int = 50,
@@ -387,6 +424,8 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
                 )
                 made.versions[channel] = replace(version, alone=())
         self._recall.remember(place, made.header, made.versions)
+        if self._upkeep is not None:
+            self._upkeep.saved()
         return place.config(made.header.checkpoint["id"])
 
     def _made(self, found: Found) -> CheckpointTuple:

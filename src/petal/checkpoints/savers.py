@@ -42,6 +42,7 @@ class _Configured(PetalSaver):
             Rows(codec, envelope, frozenset(options.metadata_keys)),
             durability=options.durability,
             cache_bytes=options.cache_bytes,
+            retention=options.retention,
         )
 
 

@@ -142,8 +142,10 @@ class SqliteTransaction(SqliteReader):
         for save in saves:
             now = grown.now(save)
             if (row := save.checkpoint) is not None:
-                if save.leans and self.checkpoint(row.thread_id, row.ns, row.parent_id) is None:
-                    raise OrphanedSave
+                if save.leans is not None:
+                    parent = self.checkpoint(row.thread_id, row.ns, row.parent_id)
+                    if parent is None or parent.name != save.leans:
+                        raise OrphanedSave
                 growth = grown.of(row.thread_id, now, save)
                 new, size = self._checkpoint(row)
                 growth.checkpoints += new
@@ -169,16 +171,16 @@ class SqliteTransaction(SqliteReader):
         labels: list[Any] = []
         values: list[Any] = []
         writes: list[Any] = []
-        parents: dict[tuple[str, str, str | None], None] = {}
+        parents: dict[tuple[str, str, str | None, str], None] = {}
         for save in saves:
             now = grown.now(save)
             if (row := save.checkpoint) is not None:
                 key = row.thread_id, row.ns, row.id
-                checkpoints += *key, row.parent_id, row.source, row.step, row.run_id, row.header, row.metadata
+                checkpoints += *key, row.parent_id, row.source, row.step, row.run_id, row.header, row.metadata, row.name
                 for label in set(row.labels):
                     labels += *key, label
-                if save.leans:
-                    parents[row.thread_id, row.ns, row.parent_id] = None
+                if save.leans is not None:
+                    parents[row.thread_id, row.ns, row.parent_id, save.leans] = None
                 growth = grown.of(row.thread_id, now, save)
                 growth.checkpoints += 1
                 growth.size += len(row.header) + len(row.metadata)
@@ -193,18 +195,21 @@ class SqliteTransaction(SqliteReader):
                 writes += write.channel, write.task_path, write.data
                 grown.of(write.thread_id, now, save).size += len(write.data)
         if not (
-            self._added(sql.ADD_CHECKPOINTS, 9, checkpoints)
+            self._added(sql.ADD_CHECKPOINTS, 10, checkpoints)
             and self._added(sql.ADD_VALUES, 6, values)
             and self._added(sql.ADD_WRITES, 8, writes)
             and self._added(sql.ADD_LABELS, 4, labels)
         ):
             return False
         wanted = [part for parent in parents for part in parent]
-        found = sum(self._cursor.execute(*part).fetchone()[0] for part in _portions(sql.PARENTS, 3, wanted))
+        found = sum(self._cursor.execute(*part).fetchone()[0] for part in _portions(sql.PARENTS, 4, wanted))
         if found != len(parents):
             raise OrphanedSave
         self._index(grown)
         return True
+
+    def claim(self, task: str) -> bool:
+        return True  # there is one writer at a time
 
     def namespaces(self, thread_id: str) -> list[str]:
         return [ns for (ns,) in self._connection.execute(sql.NAMESPACES, (thread_id,))]
@@ -275,8 +280,8 @@ class SqliteTransaction(SqliteReader):
     def _checkpoint(self, row: CheckpointRow) -> tuple[bool, int]:
         """Whether it is new, and how many bytes it added."""
         key = row.thread_id, row.ns, row.id
-        values = row.parent_id, row.source, row.step, row.run_id, row.header, row.metadata
-        if new := self._added(sql.ADD_CHECKPOINTS, 9, key + values):
+        values = row.parent_id, row.source, row.step, row.run_id, row.header, row.metadata, row.name
+        if new := self._added(sql.ADD_CHECKPOINTS, 10, key + values):
             size = len(row.header) + len(row.metadata)
         else:
             size = self._replaced(sql.SIZE_OF_CHECKPOINT, sql.REPLACE_CHECKPOINT, key, values)

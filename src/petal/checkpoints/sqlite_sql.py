@@ -34,6 +34,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             run_id TEXT,
             header BLOB NOT NULL,
             metadata BLOB NOT NULL,
+            name TEXT NOT NULL,
             PRIMARY KEY (thread_id, ns, id)
         ) STRICT
         """,
@@ -86,14 +87,14 @@ INSERT INTO petal_meta (key, value) VALUES ('format', ?) ON CONFLICT (key) DO UP
 """
 
 ADD_CHECKPOINTS = """
-INSERT INTO petal_checkpoints (thread_id, ns, id, parent_id, source, step, run_id, header, metadata)
+INSERT INTO petal_checkpoints (thread_id, ns, id, parent_id, source, step, run_id, header, metadata, name)
 VALUES {rows} ON CONFLICT (thread_id, ns, id) DO NOTHING
 """
 SIZE_OF_CHECKPOINT = """
 SELECT length(header) + length(metadata) FROM petal_checkpoints WHERE thread_id = ? AND ns = ? AND id = ?
 """
 REPLACE_CHECKPOINT = """
-UPDATE petal_checkpoints SET parent_id = ?, source = ?, step = ?, run_id = ?, header = ?, metadata = ?
+UPDATE petal_checkpoints SET parent_id = ?, source = ?, step = ?, run_id = ?, header = ?, metadata = ?, name = ?
 WHERE thread_id = ? AND ns = ? AND id = ?
 """
 ADD_VALUES = """
@@ -122,8 +123,9 @@ ADD_LABELS = """
 INSERT INTO petal_labels (thread_id, ns, checkpoint_id, label) VALUES {rows} ON CONFLICT DO NOTHING
 """
 PARENTS = """
-WITH n (thread_id, ns, id) AS (VALUES {rows})
-SELECT count(*) FROM n CROSS JOIN petal_checkpoints c ON c.thread_id = n.thread_id AND c.ns = n.ns AND c.id = n.id
+WITH n (thread_id, ns, id, name) AS (VALUES {rows})
+SELECT count(*) FROM n
+CROSS JOIN petal_checkpoints c ON c.thread_id = n.thread_id AND c.ns = n.ns AND c.id = n.id AND c.name = n.name
 """
 INDEX_THREADS = """
 INSERT INTO petal_threads (thread_id, head, status, told, checkpoints, size, created, updated)
@@ -136,15 +138,17 @@ VALUES {rows} ON CONFLICT (thread_id) DO UPDATE SET
     updated = max(updated, excluded.updated)
 """
 
-CHECKPOINT = "SELECT thread_id, ns, id, parent_id, source, step, run_id, header, metadata FROM petal_checkpoints"
+CHECKPOINT = """
+SELECT thread_id, ns, id, parent_id, source, step, run_id, header, metadata, name FROM petal_checkpoints
+"""
 ONE_CHECKPOINT = CHECKPOINT + " WHERE thread_id = ? AND ns = ? AND id = ?"
 HEAD = CHECKPOINT + " WHERE thread_id = ? AND ns = ? ORDER BY id DESC LIMIT 1"
 CHECKPOINTS = """
-SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata
+SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM petal_checkpoints c WHERE {conditions} ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT ?
 """
 LABELLED = """
-SELECT l.thread_id, l.ns, l.checkpoint_id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata
+SELECT l.thread_id, l.ns, l.checkpoint_id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM petal_labels l
 CROSS JOIN petal_checkpoints c ON c.thread_id = l.thread_id AND c.ns = l.ns AND c.id = l.checkpoint_id
 WHERE l.label = ? AND {conditions}

@@ -47,6 +47,8 @@ class DatabaseStatus:
     """Bytes that are kept for the threads; None for LangGraph's tables, which count none."""
     encrypted: bool | None = None
     """Whether the newest checkpoint is encrypted; None without any, and for LangGraph's tables."""
+    has_langgraphs: bool = False
+    """Whether LangGraph's tables are there, be it beside Petal's."""
 
     @property
     def state(self) -> State:
@@ -126,8 +128,8 @@ def _looked_at(config: CheckpointerConfig) -> DatabaseStatus:
                 "memory:// is gone when its process ends, so there is nothing to look at; name a file or a "
                 "postgresql:// URL."
             )
-    if (config.config or {}).get("engine") == "langgraph" and status.engine is not None:
-        return replace(status, engine="langgraph", format=None)
+    if (config.config or {}).get("engine") == "langgraph":
+        return replace(status, engine="langgraph" if status.has_langgraphs else None, format=None)
     return status
 
 
@@ -142,11 +144,12 @@ def _of_sqlite(options: SqliteOptions, where: str) -> DatabaseStatus:
         tables, format = found_in(options.db_file)
     except sqlite3.Error as error:
         raise meaning(where, error) from error
-    engine: Engine | None = "petal" if format else "langgraph" if tables >= LANGGRAPHS else None
+    langgraphs = tables >= LANGGRAPHS
+    engine: Engine | None = "petal" if format else "langgraph" if langgraphs else None
     size = sum(
         os.path.getsize(options.db_file + suffix) for suffix in ("", "-wal") if os.path.exists(options.db_file + suffix)
     )
-    return DatabaseStatus(where, engine, format or None, len(sqlite_sql.MIGRATIONS), size)
+    return DatabaseStatus(where, engine, format or None, len(sqlite_sql.MIGRATIONS), size, has_langgraphs=langgraphs)
 
 
 def _of_postgres(options: PostgresOptions, where: str) -> DatabaseStatus:
@@ -157,7 +160,7 @@ def _of_postgres(options: PostgresOptions, where: str) -> DatabaseStatus:
         raise driver_missing(error) from error
     format, langgraphs, size = looked_at(options, where)
     engine: Engine | None = "petal" if format else "langgraph" if langgraphs else None
-    return DatabaseStatus(where, engine, format or None, len(MIGRATIONS), size)
+    return DatabaseStatus(where, engine, format or None, len(MIGRATIONS), size, has_langgraphs=langgraphs)
 
 
 def _threads(saver: PetalSaver | LangGraphSaver) -> Iterator[ThreadInfo]:

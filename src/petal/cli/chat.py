@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ from petal.cli.options import AgentFile, AsJson, Database, Debug, ThreadName
 from petal.cli.rendering import conversation, message_line, print_json, printable, question
 from petal.cli.run import answer_of
 from petal.cli.speaking import Speaker
-from petal.cli.turns import Outcome, Silence, play, resumption
-from petal.errors import InvalidAnswerError, NothingToResumeError
+from petal.cli.turns import Outcome, Silence, play
+from petal.errors import PendingInterruptError, ResumeError
 
 if TYPE_CHECKING:
     from langgraph.types import Interrupt
@@ -122,15 +123,15 @@ class Conversation:
     def _take(self, text: str) -> None:
         """A line is the answer where a question is open, else a message."""
         if self.interrupts:
-            asked = self.interrupts[0]
-            self._run(lambda: resumption(self.agent, self.thread_id, answer_of(text), interrupt_id=asked.id))
+            thread, asked = self.agent.thread(self.thread_id), self.interrupts[0]
+            self._run(partial(thread.stream_resume, answer_of(text), interrupt_id=asked.id))
         else:
-            self._run(lambda: self.agent.input_of(text))
+            self._run(partial(self.agent.stream, text, thread_id=self.thread_id))
 
     def _command_line(self, line: str) -> None:
         match line:
             case "/resume":
-                self._run(lambda: resumption(self.agent, self.thread_id))
+                self._run(self.agent.thread(self.thread_id).stream_resume)
             case "/history":
                 for message in conversation(self.agent.thread(self.thread_id).state().values):
                     print(printable(message_line(message)), flush=True)
@@ -142,10 +143,10 @@ class Conversation:
             case _:
                 note(f"no command {line.split()[0]!r}; /help lists them. Put a space before a message like this.")
 
-    def _run(self, input: Callable[[], Any]) -> None:
+    def _run(self, stream: Callable[..., Iterator[Any]]) -> None:
         """One run; what it fails with ends a script, and is only told to a person, who can say what next."""
         try:
-            outcome = play(self.agent, input(), self.thread_id, Silence() if self.as_json else self.speaker)
+            outcome = play(self.agent, stream, self.thread_id, Silence() if self.as_json else self.speaker)
         except KeyboardInterrupt:
             self.speaker.end_line()
             self._look()
@@ -158,12 +159,10 @@ class Conversation:
         except Exception as error:
             self.speaker.end_line()
             report(error, debug=self.debug)
-            if isinstance(error, InvalidAnswerError | NothingToResumeError) and self.lines.interactive:
-                return
             if not self.lines.interactive:
                 raise typer.Exit(ExitCode.FAILED) from error
             self._look()
-            if self.cut_off:
+            if self.cut_off and not isinstance(error, PendingInterruptError | ResumeError):
                 note("nothing that was done is lost: /resume tries again, a message begins anew")
         else:
             self._ended(outcome)

@@ -139,6 +139,11 @@ def _engine(here: CheckpointerConfig, there: CheckpointerConfig) -> str:
     from petal.checkpoints import database_status
 
     if _place(here) == _place(there):
+        if database_status(with_options(here, engine="langgraph")).engine is None:
+            raise CheckpointerError(
+                f"{here.where} is both the source and the target, and holds no tables of LangGraph's to copy into "
+                "Petal's; name another target."
+            )
         return "langgraph"
     status = database_status(here)
     if status.engine is None:

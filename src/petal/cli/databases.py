@@ -107,8 +107,10 @@ def require_existing(config: CheckpointerConfig) -> None:
 
 
 @contextmanager
-def opened(database: str | None, agent: Path | None) -> Iterator[PetalSaver | LangGraphSaver]:
+def opened(database: str | None, agent: Path | None, *, inspect: bool = True) -> Iterator[PetalSaver | LangGraphSaver]:
     """The saver of an existing database: that of `--db` or PETAL_DB, else of the agent.
+
+    Without `inspect` it may be changed too.
 
     Values of the user's own types come back as the plain data they were saved as: nothing is imported because a
     database names it.
@@ -117,15 +119,21 @@ def opened(database: str | None, agent: Path | None) -> Iterator[PetalSaver | La
         CheckpointerUnavailableError: If the database does not exist or cannot be reached.
         YAMLConfigurationError: If the agent's file holds a mistake.
     """
-    config = _chosen(database, agent)
+    config = chosen(database, agent)
     require_existing(config)
     from petal.checkpoints import open_checkpointer
 
-    with quiet_about_types(), open_checkpointer(recognised(config), inspect=True) as saver:
+    with quiet_about_types(), open_checkpointer(recognised(config), inspect=inspect) as saver:
         yield saver
 
 
-def _chosen(database: str | None, agent: Path | None) -> CheckpointerConfig:
+def chosen(database: str | None, agent: Path | None) -> CheckpointerConfig:
+    """The database of `--db` or PETAL_DB, else of the agent.
+
+    Raises:
+        CheckpointerConfigurationError: If its URL is none of ours.
+        YAMLConfigurationError: If the agent's file holds a mistake.
+    """
     if database is not None:
         config = named(database)
         if not outlives_the_process(config):

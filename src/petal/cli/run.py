@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,11 +21,12 @@ from petal.cli.options import AgentFile, AsJson, Database, Debug, ThreadName
 from petal.cli.rendering import print_json
 from petal.cli.shortening import only, whole_thread
 from petal.cli.speaking import Speaker
-from petal.cli.turns import Outcome, Silence, play, resumption
-from petal.errors import CheckpointerError
+from petal.cli.turns import Outcome, Silence, play
+from petal.errors import CheckpointerError, PendingInterruptError
 
 if TYPE_CHECKING:
     from petal.core.agent import Agent
+    from petal.core.questions import OnPending
 
 STDIN = "-"
 
@@ -65,6 +68,10 @@ def run(
             "--interrupt", metavar="ID", help="Which question is answered, if several are open.", show_default=False
         ),
     ] = None,
+    abandon: Annotated[
+        bool,
+        typer.Option("--abandon", metavar="", help="Give up the open question, and begin anew with the message."),
+    ] = False,
     db: Database = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -76,7 +83,7 @@ def run(
 
     `petal run agent.yaml --thread ada --message "my name is Ada"`
     """
-    asked = Request(agent, message, input, thread, resume or answer is not None, answer, interrupt, db)
+    asked = Request(agent, message, input, thread, resume or answer is not None, answer, interrupt, abandon, db)
     asked.check()
     with load(agent, db) as built:
         asked.check_agent(built)
@@ -101,6 +108,7 @@ class Request:
     resume: bool
     answer: str | None
     interrupt: str | None
+    abandon: bool
     db: str | None
 
     def check(self) -> None:
@@ -116,6 +124,11 @@ class Request:
                 )
             if self.thread is None:
                 raise typer.BadParameter("resume which thread? Add --thread ID.", param_hint="--resume")
+            if self.abandon:
+                raise typer.BadParameter(
+                    "it gives the open question up for a new message; --resume answers it or goes on.",
+                    param_hint="--abandon",
+                )
         if self.interrupt is not None and self.answer is None:
             raise typer.BadParameter("it names the question that --answer VALUE answers.", param_hint="--interrupt")
         if self.thread == "":
@@ -146,8 +159,8 @@ class Request:
                 note(f"thread {self.thread}; go on with it: {self.continuation.command()}")
         speaker = Speaker()
         try:
-            given = self._resumption(agent) if self.resume else input
-            return play(agent, given, self.thread, Silence() if quiet else speaker)
+            stream = self._resumption(agent) if self.resume else self._new_run(agent, input)
+            return play(agent, stream, self.thread, Silence() if quiet else speaker)
         except KeyboardInterrupt:
             speaker.end_line()
             note("stopped")
@@ -159,6 +172,8 @@ class Request:
             speaker.end_line()
             report(error, debug=debug)
             self._tell_rest(agent)
+            if isinstance(error, PendingInterruptError):
+                note("or add --abandon to the message, to give the question up")
             raise typer.Exit(ExitCode.FAILED) from error
         finally:
             speaker.end_line()
@@ -192,15 +207,19 @@ class Request:
         require_existing(agent.config.checkpointer)
         self.thread = whole_thread(agent.checkpointer, self.thread)
 
-    def _resumption(self, agent: Agent) -> Any:
+    def _new_run(self, agent: Agent, input: Any) -> Callable[..., Iterator[Any]]:
+        on_pending: OnPending = "abandon" if self.abandon else "error"
+        return partial(agent.stream, input, thread_id=self.thread, on_pending=on_pending)
+
+    def _resumption(self, agent: Agent) -> Callable[..., Iterator[Any]]:
         assert self.thread is not None
+        thread = agent.thread(self.thread)
         if self.answer is None:
-            return resumption(agent, self.thread)
+            return thread.stream_resume
         interrupt = self.interrupt
         if interrupt is not None:
-            ids = [asked.id for asked in agent.thread(self.thread).interrupts()]
-            interrupt = only(ids, interrupt, "questions") or interrupt
-        return resumption(agent, self.thread, answer_of(self.answer), interrupt_id=interrupt)
+            interrupt = only([asked.id for asked in thread.interrupts()], interrupt, "questions") or interrupt
+        return partial(thread.stream_resume, answer_of(self.answer), interrupt_id=interrupt)
 
     def _tell_rest(self, agent: Agent) -> None:
         """Say how the thread goes on, if there is something to go on with."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from petal.cli.continuations import Continuation
-from petal.cli.databases import opened
+from petal.cli.databases import chosen, opened
+from petal.cli.failures import ExitCode, note
 from petal.cli.options import AsJson, Debug, KeptBy, KeptDatabase
 from petal.cli.rendering import (
     clock,
@@ -22,6 +24,10 @@ from petal.cli.rendering import (
 )
 from petal.cli.shortening import all_threads, shortened, whole_checkpoint, whole_thread
 from petal.cli.snapshots import Snapshot, history
+from petal.errors import CheckpointerConfigurationError
+
+if TYPE_CHECKING:
+    from petal.checkpoints import Retention, RetentionReport
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="List and read the threads of a database.")
 
@@ -116,6 +122,119 @@ def show_history(
         for id, (snapshot, parent) in zip(ids, found, strict=True)
     ]
     print_table(("CHECKPOINT", "TIME", "STEP", "SOURCE", "WHAT IT DID"), rows)
+
+
+@app.command("prune")
+def prune_threads(
+    threads: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="The threads. Default: all.", show_default=False),
+    ] = None,
+    keep_last: Annotated[
+        int | None,
+        typer.Option("--keep-last", metavar="N", min=1, help="Keep so many checkpoints.", show_default=False),
+    ] = None,
+    max_age: Annotated[
+        str | None,
+        typer.Option("--max-age", metavar="AGE", help="Delete older checkpoints, e.g. 30d.", show_default=False),
+    ] = None,
+    max_idle: Annotated[
+        str | None,
+        typer.Option(
+            "--max-idle", metavar="AGE", help="Delete whole threads that rested longer, e.g. 90d.", show_default=False
+        ),
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-bytes",
+            metavar="N",
+            min=1,
+            help="Delete the oldest until a thread takes no more.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="ID", help="Keep this checkpoint, or all of this thread.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only list what would go.")] = False,
+    db: KeptDatabase = None,
+    agent: KeptBy = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Delete old checkpoints, and threads that rest; without a rule, by the agent's own `retention`."""
+    rules = {"keep_last": keep_last, "max_age": max_age, "max_idle": max_idle, "max_bytes": max_bytes}
+    policy = _policy({name: rule for name, rule in rules.items() if rule is not None}, keep or [], db, agent)
+    with opened(db, agent) as saver:
+        ids = [whole_thread(saver, thread) for thread in threads] if threads else None
+        report = _retained(saver, policy, ids, dry_run=True)
+    if not dry_run and report.threads:
+        with opened(db, agent, inspect=False) as saver:
+            report = _retained(saver, policy, ids, dry_run=False)
+    if as_json:
+        print_json(_report_json(report, dry_run=dry_run))
+    else:
+        _print_report(report, dry_run=dry_run)
+    if report.damaged:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _policy(rules: dict[str, Any], keep: list[str], db: str | None, agent: Path | None) -> Retention:
+    """The policy that the options are, or else that of the agent's checkpointer."""
+    from petal.checkpoints import Retention
+
+    if rules:
+        for name in ("max_age", "max_idle"):
+            if name in rules and rules[name].isdecimal():
+                rules[name] = int(rules[name])
+        return Retention(**rules, keep=keep)
+    policy = chosen(db, agent).options.retention
+    if agent is not None and policy is None:
+        policy = chosen(None, agent).options.retention
+    if policy is None:
+        raise typer.BadParameter("which checkpoints? Name a rule, such as --keep-last 10 or --max-age 30d.")
+    return policy.model_copy(update={"keep": (*policy.keep, *keep)})
+
+
+def _retained(saver: Any, policy: Retention, ids: list[str] | None, *, dry_run: bool) -> RetentionReport:
+    from petal.checkpoints import PetalSaver
+
+    if not isinstance(saver, PetalSaver):
+        raise CheckpointerConfigurationError(
+            f"{saver.where} holds LangGraph's tables, which are not pruned; `petal convert` copies it into Petal's."
+        )
+    return saver.retain(policy, ids, dry_run=dry_run)
+
+
+def _report_json(report: RetentionReport, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "threads": [
+            {
+                "thread_id": thread.thread_id,
+                "whole": thread.whole,
+                "bytes": thread.bytes,
+                "checkpoints": [{"checkpoint_ns": ns, "checkpoint_id": id} for ns, id in thread.checkpoints],
+            }
+            for thread in report.threads
+        ],
+        "damaged": [{"thread_id": thread_id, "problem": problem} for thread_id, problem in report.damaged],
+    }
+
+
+def _print_report(report: RetentionReport, *, dry_run: bool) -> None:
+    if report.threads:
+        rows = [
+            (str(len(thread.checkpoints)), f"{thread.bytes:,}", "whole" if thread.whole else "", thread.thread_id)
+            for thread in report.threads
+        ]
+        print_table(("CHECKPOINTS", "BYTES", "", "THREAD"), rows)
+    what = "1 checkpoint" if report.checkpoints == 1 else f"{report.checkpoints:,} checkpoints"
+    print(f"{what} with {report.bytes:,} bytes {'would go' if dry_run else 'deleted'}.")
+    for thread_id, problem in report.damaged:
+        note(printable(f"thread {thread_id!r} was left: {problem}"))
 
 
 def _point(snapshot: Snapshot) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from petal.cli.rendering import conversation, jsonable, last_words, questions_json
-from petal.errors import InvalidAnswerError
 
 if TYPE_CHECKING:
     from langgraph.types import Interrupt
@@ -62,43 +60,31 @@ class Outcome:
         }
 
 
-def play(agent: Agent, input: Any, thread_id: str | None, listener: Listener) -> Outcome:
+def play(agent: Agent, stream: Callable[..., Iterator[Any]], thread_id: str | None, listener: Listener) -> Outcome:
     """Run the agent to its end, or to a question.
 
     Args:
         agent: The agent.
-        input: What `Agent.ainvoke` takes.
+        stream: Begins the run: `Thread.stream_resume` or `Agent.stream`, with all that they need but the modes.
         thread_id: The thread; None where the agent keeps no state.
         listener: Is told what the agent says while it says it.
 
     Raises:
-        InvalidAnswerError: If the input is an answer that the question does not allow.
+        PendingInterruptError: If it is new input and a question is open.
+        ResumeError: If there is nothing to go on with, or the answer fits no open question.
         Exception: Whatever a step raises.
     """
     telling = _Telling(agent, listener)
     if thread_id is not None and agent.checkpointer is not None:
         telling.known = dict(_keyed(agent.thread(thread_id).state().values))
-    modes = ["messages", "updates", "values"]
-    items: Any = agent.stream(input, thread_id=thread_id, stream_mode=modes, subgraphs=True)
+    items: Any = stream(stream_mode=["messages", "updates", "values"], subgraphs=True)
     with closing(items):
-        try:
-            for namespace, mode, item in items:
-                telling.tell(namespace, mode, item)
-        except ValueError as error:
-            raise _refused(input, error) or error from None
+        for namespace, mode, item in items:
+            telling.tell(namespace, mode, item)
     if thread_id is None or agent.checkpointer is None:
         return Outcome(thread_id, telling.values, tuple(telling.interrupts.values()))
     snapshot = agent.thread(thread_id).state()
     return Outcome(thread_id, snapshot.values, snapshot.interrupts)
-
-
-def resumption(agent: Agent, thread_id: str, *answer: Any, interrupt_id: str | None = None) -> Any:
-    """The input that goes on with a thread, or that answers its question; checked as `Thread.resume` does.
-
-    Raises:
-        ResumeError: If there is nothing to go on with, or the answer fits no open question.
-    """
-    return agent.portal.call(agent.thread(thread_id).acommand, *answer, interrupt_id=interrupt_id)
 
 
 @dataclass(slots=True)
@@ -175,17 +161,3 @@ def _keyed(values: Any) -> Iterator[tuple[str, Any]]:
     """The messages of a state by their ids; one without an id by its place."""
     for index, message in enumerate(conversation(values)):
         yield message.id or f"#{index}", message
-
-
-def _refused(input: Any, error: ValueError) -> InvalidAnswerError | None:
-    """What LangGraph's refusal of an answer means; None if the error is another one."""
-    from langgraph.errors import is_invalid_resume
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError) or not is_invalid_resume(error):
-        return None
-    problems: Sequence[str] = [
-        mistake["msg"].removeprefix("Value error, ") for mistake in error.errors(include_url=False)
-    ]
-    answers = [json.dumps(jsonable(answer), ensure_ascii=False) for answer in input.resume.values()]
-    return InvalidAnswerError(" or ".join(answers), "; ".join(problems))

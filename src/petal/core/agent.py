@@ -18,6 +18,7 @@ from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability
 from petal.core.models.source import ModelSource
 from petal.core.portal import Portal
+from petal.core.questions import OnPending, admitted, refusals
 from petal.core.steps.llm import INPUT
 from petal.core.steps.prompts import keys_of
 from petal.core.thread import Thread
@@ -87,6 +88,7 @@ class Agent:
         thread_id: str | None = None,
         checkpoint_id: str | None = None,
         durability: Durability | None = None,
+        on_pending: OnPending = "error",
         **kwargs: Any,
     ) -> Any:
         """Run the agent to its end, or to a question.
@@ -99,6 +101,9 @@ class Agent:
             checkpoint_id: Run on from this checkpoint of the thread rather than from its latest.
             durability: `"sync"`: each step is on disk before the next begins; `"async"`; `"exit"`.
                 Default: the checkpointer's, which is `"sync"` unless set.
+            on_pending: What new input does on a thread that waits for an answer: `"error"`, or `"abandon"`: the
+                question is given up, with what steps beside it had done, and the input begins anew. Input at a
+                `checkpoint_id` begins a branch, so it needs neither.
             kwargs: What LangGraph's `ainvoke` takes besides.
 
         Returns:
@@ -107,11 +112,15 @@ class Agent:
         Raises:
             ThreadIdRequiredError: If a checkpointer is on and no thread is named.
             ModelError: If a step's model cannot be had; nothing is saved then.
+            PendingInterruptError: If it is new input and a question is open.
+            ResumeError: If it is a `Command(resume=…)` that answers no open question; see `Thread.aresume`.
             CheckpointerError: If the state cannot be read or saved.
         """
         run = self._run(config, thread_id, checkpoint_id, durability)
         await self.aopen()
-        return await self.graph.ainvoke(self.input_of(input), **run, **kwargs)
+        given = await self._admitted(input, run["config"], on_pending)
+        with refusals(given):
+            return await self.graph.ainvoke(given, **run, **kwargs)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `ainvoke`."""
@@ -128,6 +137,7 @@ class Agent:
         thread_id: str | None = None,
         checkpoint_id: str | None = None,
         durability: Durability | None = None,
+        on_pending: OnPending = "error",
         stream_mode: StreamMode | Sequence[StreamMode] = "updates",
         **kwargs: Any,
     ) -> AsyncGenerator[Any, None]:
@@ -141,11 +151,13 @@ class Agent:
         """
         run = self._run(config, thread_id, checkpoint_id, durability)
         await self.aopen()
-        async with aclosing(
-            self.graph.astream(self.input_of(input), stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
-        ) as items:
-            async for item in items:
-                yield item
+        given = await self._admitted(input, run["config"], on_pending)
+        with refusals(given):
+            async with aclosing(
+                self.graph.astream(given, stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
+            ) as items:
+                async for item in items:
+                    yield item
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """As `astream`. The run goes on only when the next item is asked for."""
@@ -286,6 +298,13 @@ class Agent:
         self._is_open = False
         for model in self._models:
             await model.aclose()
+
+    async def _admitted(self, input: Any, config: RunnableConfig, on_pending: OnPending) -> Any:
+        """What the graph is given for an input."""
+        given = self.input_of(input)
+        if self.checkpointer is None:
+            return given
+        return await admitted(self.graph, self.checkpointer, config, given, on_pending)
 
     def _run(
         self,

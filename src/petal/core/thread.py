@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import is_invalid_resume
-from langgraph.types import Command, Interrupt, StateSnapshot
-from pydantic import ValidationError
+from langgraph.types import Interrupt, StateSnapshot
 
-from petal.errors import (
-    CheckpointerError,
-    CheckpointNotFoundError,
-    InterruptIdRequiredError,
-    InvalidAnswerError,
-    NothingToResumeError,
-    UnknownInterruptError,
-)
+from petal.core.config.retention import Retention
+from petal.core.questions import MISSING, Answer, open_questions
+from petal.errors import CheckpointerError, CheckpointNotFoundError
 from petal.tools.ledger import ToolCallRecord, recorded_calls
 
 if TYPE_CHECKING:
+    from petal.checkpoints.retention import RetentionReport
     from petal.core.agent import Agent
 
 T = TypeVar("T")
-
-
-class Missing(Enum):
-    """Tells an answer that was not given from the answer None."""
-
-    MISSING = "missing"
-
-
-MISSING: Final = Missing.MISSING
 
 
 class Thread:
@@ -77,54 +61,52 @@ class Thread:
         """Answer an open question, or go on with a run that was cut off.
 
         Args:
-            value: The answer; None, False, "" and 0 are answers too. Without one, an unfinished run goes on.
-            interrupt_id: Which question is answered; required where several are open.
-            answers: Several answers at once, by question id, instead of a value.
-            kwargs: Further arguments of `Agent.ainvoke`.
+            value: The answer; None, False, "", 0 and {} are answers too. Without one, an unfinished run goes on. A
+                dict of nothing but question ids is several answers, as it is for LangGraph.
+            interrupt_id: Which question is answered; required where several are open. With it, an answer that was
+                given before is refused rather than taken for the thread's next question.
+            answers: Several answers at once, by question id, instead of a value; questions without one stay open.
+            kwargs: Further arguments of `Agent.ainvoke`; with `checkpoint_id`, what is answered is a question
+                that was given up there, on a branch of its own.
 
         Returns:
             What `Agent.ainvoke` returns.
 
         Raises:
+            UnknownThreadError: If there is no such thread.
             NothingToResumeError: If no question is open, or without a value: if no run is unfinished.
             InterruptIdRequiredError: If questions are open and it is not said which is answered, or how.
-            UnknownInterruptError: If no open question has that id.
+            ClosedInterruptError: If the question of that id was answered already, or given up.
+            UnknownInterruptError: If the thread never asked a question of that id.
             InvalidAnswerError: If the question does not allow the answer; it stays open.
         """
-        command = await self.acommand(value, interrupt_id, answers=answers)
-        try:
-            return await self.ainvoke(command, **kwargs)
-        except ValidationError as error:
-            if is_invalid_resume(error):
-                raise _invalid(command, error) from None
-            raise
+        return await self.ainvoke(Answer(value, interrupt_id, answers), **kwargs)
 
     def resume(self, value: Any = MISSING, interrupt_id: str | None = None, **kwargs: Any) -> Any:
         """As `aresume`."""
         return self._call(self.aresume, value, interrupt_id, **kwargs)
 
-    async def acommand(
-        self, value: Any = MISSING, interrupt_id: str | None = None, *, answers: Mapping[str, Any] | None = None
-    ) -> Command[Any] | None:
-        """The input that answers or goes on, checked as `aresume` checks it; for streaming a resumption."""
-        snapshot = await self.astate()
-        ids = [question.id for question in snapshot.interrupts]
-        if answers is None:
-            if value is MISSING:
-                if ids:
-                    raise InterruptIdRequiredError(self.thread_id, _asked(snapshot.interrupts))
-                if not snapshot.next:
-                    raise NothingToResumeError(self.thread_id)
-                return None
-            if interrupt_id is None and len(ids) > 1:
-                raise InterruptIdRequiredError(self.thread_id, _asked(snapshot.interrupts))
-            answers = {interrupt_id or (ids[0] if ids else ""): value}
-        if not ids:
-            raise NothingToResumeError(self.thread_id, unfinished=bool(snapshot.next))
-        for id in answers:
-            if id not in ids:
-                raise UnknownInterruptError(self.thread_id, id, ids)
-        return Command(resume=dict(answers))
+    def astream_resume(
+        self,
+        value: Any = MISSING,
+        interrupt_id: str | None = None,
+        *,
+        answers: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """As `aresume`, and yields what happens, as `Agent.astream` does."""
+        return self.astream(Answer(value, interrupt_id, answers), **kwargs)
+
+    def stream_resume(
+        self,
+        value: Any = MISSING,
+        interrupt_id: str | None = None,
+        *,
+        answers: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """As `astream_resume`."""
+        return self.stream(Answer(value, interrupt_id, answers), **kwargs)
 
     async def astate(self, checkpoint_id: str | None = None, *, subgraphs: bool = False) -> StateSnapshot:
         """The latest state, or that of a checkpoint: values, next steps, open questions (`interrupts`).
@@ -137,6 +119,8 @@ class Thread:
         snapshot = await self.agent.graph.aget_state(self.config(checkpoint_id), subgraphs=subgraphs)
         if checkpoint_id is not None and snapshot.created_at is None:
             raise CheckpointNotFoundError(self.thread_id, checkpoint_id)
+        if checkpoint_id is None and snapshot.interrupts:
+            return snapshot._replace(interrupts=tuple(await self._open_questions()))
         return snapshot
 
     def state(self, checkpoint_id: str | None = None, *, subgraphs: bool = False) -> StateSnapshot:
@@ -145,7 +129,7 @@ class Thread:
 
     async def ainterrupts(self) -> tuple[Interrupt, ...]:
         """All open questions, each with its `id` and `value`."""
-        return (await self.astate()).interrupts
+        return tuple(await self._open_questions())
 
     def interrupts(self) -> tuple[Interrupt, ...]:
         """As `ainterrupts`."""
@@ -245,17 +229,51 @@ class Thread:
         """As `arewind`."""
         return self._call(self.arewind, turns, to=to)
 
-    async def aprune(self, *, strategy: Literal["keep_latest", "delete"] = "keep_latest") -> None:
-        """Forget the thread's past: all but the latest checkpoint, or with `"delete"` that one too.
+    async def aprune(
+        self,
+        policy: Retention | None = None,
+        *,
+        strategy: Literal["keep_latest", "delete"] | None = None,
+        dry_run: bool = False,
+        **rules: Any,
+    ) -> RetentionReport | None:
+        """Forget the thread's past: all but the latest checkpoint, or what a policy or rules say.
+
+        Args:
+            policy: What goes.
+            strategy: Instead of a policy: `"keep_latest"`, the default, or `"delete"` for the latest one too.
+            dry_run: Only tell what a policy would delete.
+            rules: The fields of `Retention`, instead of a policy: `prune(keep_last=10, max_age="30d")`.
+
+        Returns:
+            What went by a policy or rules; None for a strategy.
 
         Raises:
-            CheckpointerError: If the saver cannot prune this thread.
+            CheckpointerError: If the saver cannot prune this thread, or not by a policy.
+            CheckpointerConfigurationError: If a rule is unknown or has a wrong value.
+            ValueError: If more than one of policy, strategy and rules is given, or a dry run without a policy or rules.
         """
-        await self._keep("aprune", [self.thread_id], strategy=strategy)
+        if sum(map(bool, (policy is not None, strategy, rules))) > 1:
+            raise ValueError("prune takes a policy, a strategy or rules, not several of them.")
+        if policy is None and not rules:
+            if dry_run:
+                raise ValueError("A dry run tells what rules would delete; name one, as in prune(keep_last=1).")
+            await self._keep("aprune", [self.thread_id], strategy=strategy or "keep_latest")
+            return None
+        policy = policy or Retention(**rules)
+        report: RetentionReport = await self._keep("aretain", policy, [self.thread_id], dry_run=dry_run)
+        return report
 
-    def prune(self, *, strategy: Literal["keep_latest", "delete"] = "keep_latest") -> None:
+    def prune(
+        self,
+        policy: Retention | None = None,
+        *,
+        strategy: Literal["keep_latest", "delete"] | None = None,
+        dry_run: bool = False,
+        **rules: Any,
+    ) -> RetentionReport | None:
         """As `aprune`."""
-        self._call(self.aprune, strategy=strategy)
+        return self._call(self.aprune, policy, strategy=strategy, dry_run=dry_run, **rules)
 
     async def adelete(self) -> None:
         """Delete the thread with all its checkpoints."""
@@ -277,6 +295,11 @@ class Thread:
         """The LangGraph config that names this thread, and one of its checkpoints if given."""
         named = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
         return {"configurable": {"thread_id": self.thread_id, **named}}
+
+    async def _open_questions(self) -> list[Interrupt]:
+        saver = self.agent.checkpointer
+        assert saver is not None, "an agent without one makes no Thread"
+        return await open_questions(saver, self.thread_id)
 
     async def _head(self) -> str:
         snapshot = await self.astate()
@@ -302,12 +325,12 @@ class Thread:
             at = parents.get(parent) if parent else None
         raise CheckpointNotFoundError(self.thread_id, "before its first turn")
 
-    async def _keep(self, act: str, *args: Any, **kwargs: Any) -> None:
+    async def _keep(self, act: str, *args: Any, **kwargs: Any) -> Any:
         """One of the saver's acts on whole threads, which not every saver of LangGraph's has."""
         saver = self.agent.checkpointer
         try:
             method = getattr(saver, act)
-            await method(*args, **kwargs)
+            return await method(*args, **kwargs)
         except (AttributeError, NotImplementedError) as error:
             raise CheckpointerError(
                 f"{type(saver).__name__} has no {act}; open the database with petal.checkpoints.open_checkpointer, "
@@ -320,13 +343,3 @@ class Thread:
 
 def _id(config: RunnableConfig) -> str:
     return str(config["configurable"]["checkpoint_id"])
-
-
-def _asked(interrupts: tuple[Interrupt, ...]) -> list[tuple[str, str]]:
-    return [(question.id, str(question.value)) for question in interrupts]
-
-
-def _invalid(command: Command[Any] | None, error: ValidationError) -> InvalidAnswerError:
-    answers = [repr(value) for value in (command.resume if command else {}).values()]  # type: ignore[union-attr]
-    problems = [mistake["msg"].removeprefix("Value error, ") for mistake in error.errors(include_url=False)]
-    return InvalidAnswerError(" or ".join(answers), "; ".join(problems))

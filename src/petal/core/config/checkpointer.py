@@ -256,5 +256,5 @@ def _explained(error: ValidationError, model: type[BaseModel], what: str) -> str
         elif not at:
             lines.append(mistake["msg"].removeprefix("Value error, "))
         else:
-            lines.append(f"{what}: {at}: {mistake['msg'].removeprefix('Value error, ')}.")
+            lines.append(f"{what}: {at}: {mistake['msg'].removeprefix('Value error, ').rstrip('.')}.")
     return " ".join(lines)

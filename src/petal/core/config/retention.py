@@ -80,11 +80,11 @@ class Retention(BaseModel):
 
 
 def _explained(error: ValidationError) -> str:
-    told: dict[str, None] = {}
+    told: dict[str, str] = {}
     for mistake in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(mistake["loc"][0])
+        name, problem = str(mistake["loc"][0]), mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
-            told[f"retention has no rule {name!r}. {known_names(name, list(Retention.model_fields))}"] = None
+            told[name] = f"Retention has no rule {name!r}. {known_names(name, list(Retention.model_fields))}"
         else:
-            told[f"retention: {name}: {mistake['msg'].removeprefix('Value error, ')}."] = None
-    return " ".join(told)
+            told.setdefault(name, f"Retention's {name}: {problem}.")
+    return " ".join(told.values())
