@@ -15,6 +15,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -35,6 +36,7 @@ from petal.checkpoints.envelope import Place
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
 from petal.checkpoints.records import ValueRow
+from petal.checkpoints.rows import Namespace
 from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import CheckpointerConfig, PostgresOptions, SqliteOptions
 from petal.core.factory import AgentFactory
@@ -697,7 +699,7 @@ def test_verification_tells_of_rows_that_no_key_opens(
         assert keyless.verify("t") != []
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x99\x09" + b"\xc0" * 8, b"\x99\x01" + b"\xc0" * 8])
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x9a\x09" + b"\xc0" * 9, b"\x9a\x01" + b"\xc0" * 9])
 def test_a_header_that_cannot_be_read_says_so(data: bytes) -> None:
     with pytest.raises(CheckpointCorruptionError, match="its header cannot be read"):
         Header.unpacked(data, "1ef", "", "checkpoint '1ef'")
@@ -981,3 +983,28 @@ def test_a_process_that_served_many_threads_holds_no_more_than_its_bound(tmp_pat
         assert limit // 2 < saver.cached <= limit
         # Before it nothing was traced of what has since been replaced, so all that is held counts.
         assert after - before < 2 * limit
+
+
+def test_rows_that_are_gone_are_not_bundled(saver: PetalSaver) -> None:
+    """A thread may be deleted before its rows are put together."""
+    put(saver, "1", None, [BIG], "v1")
+    before = saver.threads()
+    place = Namespace("t", "")
+    work = partial(lineage.bundle, rows=saver._rows, place=place, channel="x", names=["gone", "too"], now="")
+    saver._engine.change(work)
+    assert saver.threads() == before
+    assert value_of(saver, "1") == [BIG]
+
+
+def test_a_missing_row_does_not_keep_a_thread_from_being_pruned(saver: PetalSaver) -> None:
+    """Nothing more is lost by it, and verification names it."""
+    put(saver, "1", None, [BIG], "v1")
+    put(saver, "2", "1", [BIG, "b"], "v2")
+    put(saver, "3", "2", [BIG, "b", "c"], "v3")
+    with saver._engine.store.transaction() as change:
+        lost = change.checkpoint("t", "", "2")
+        assert lost is not None
+        change.delete_values("t", "", [("x", saver._rows.header(lost).spots["x"].row)])
+    saver.prune(["t"])
+    assert [found.checkpoint_id for found in saver.checkpoints("t")] == ["3"]
+    assert ["is missing" in damage.problem for damage in saver.verify()] == [True]

@@ -55,6 +55,8 @@ def test_the_front_knows_its_names() -> None:
         "PetalSaver",
         "PostgresSaver",
         "Progress",
+        "Retention",
+        "RetentionReport",
         "SqliteSaver",
         "ThreadInfo",
         "ThreadsNotConvertedError",
