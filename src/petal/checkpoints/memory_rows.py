@@ -75,7 +75,11 @@ class MemoryReader:
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         thread = self._thread(thread_id)
         found = [row for id in set(checkpoint_ids) for row in thread.writes.get((ns, id), {}).values()]
-        return sorted(found, key=lambda row: (row.checkpoint_id, row.task_path, row.task_id, row.idx))
+        return sorted(found, key=_order)
+
+    def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
+        rows = (row for written in self._thread(thread_id).writes.values() for row in written.values())
+        return sorted((row for row in rows if row.channel == channel), key=_order)
 
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         order, index = self._rows.order, self._rows.index
@@ -329,6 +333,10 @@ def _fits(row: CheckpointRow, query: CheckpointQuery) -> bool:
 
 def _size(row: CheckpointRow) -> int:
     return len(row.header) + len(row.metadata)
+
+
+def _order(row: WriteRow) -> tuple[str, str, str, int]:
+    return row.checkpoint_id, row.task_path, row.task_id, row.idx
 
 
 def _age(info: ThreadInfo) -> tuple[datetime, str]:

@@ -224,6 +224,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
         """
+        CREATE INDEX petal_writes_notes ON {s}.petal_writes (thread_id, channel)
+        WHERE starts_with(channel, '__petal_')
+        """,
+        """
         CREATE TABLE {s}.petal_labels (
             thread_id text COLLATE "C",
             ns text COLLATE "C",

@@ -68,6 +68,11 @@ SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM
 WHERE thread_id = %b AND ns = %b AND checkpoint_id = ANY(%b)
 ORDER BY checkpoint_id, task_path, task_id, idx
 """
+NOTES = """
+SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM {s}.petal_writes
+WHERE thread_id = %b AND channel = %b AND starts_with(channel, '__petal_')
+ORDER BY checkpoint_id, task_path, task_id, idx
+"""
 THREADS = """
 SELECT thread_id, checkpoints, updated, head, status, bytes, created FROM {s}.petal_threads
 """

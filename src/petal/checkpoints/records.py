@@ -13,6 +13,10 @@ Status = Literal["done", "unfinished", "waiting", "failed"]
 """What a thread's newest checkpoint says: nothing is left to do, steps are, a question is open, a step raised."""
 
 
+NOTES = "__petal_"
+"""How the names of the channels begin to which Petal itself writes."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
     """One checkpoint without its values."""
@@ -138,6 +142,10 @@ class Reader(Protocol):
 
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         """The pending writes of checkpoints, ordered by (checkpoint_id, task_path, task_id, idx)."""
+        ...
+
+    def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
+        """All writes of a thread to one of the channels whose names begin as `NOTES` says, ordered as `writes` are."""
         ...
 
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:

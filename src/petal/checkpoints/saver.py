@@ -24,6 +24,7 @@ from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.names import hexadecimal
+from petal.checkpoints.notes import Note, in_order, key_of
 from petal.checkpoints.pruning import Upkeep, prune_all
 from petal.checkpoints.recall import Found, Recall
 from petal.checkpoints.records import CheckpointQuery, OrphanedSave, Reader, Save, Store, Transaction
@@ -350,6 +351,19 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
     ) -> builtins.list[CheckpointInfo]:
         """As `checkpoints`."""
         return await self._engine.later(partial(self.checkpoints, thread_id, limit, before, ns=ns))
+
+    def notes(self, thread_id: str, channel: str) -> builtins.list[Note]:
+        """What was noted on the checkpoints of a thread; see `petal.checkpoints.notes`."""
+        rows = self._engine.read(lambda reader: reader.notes(str(thread_id), channel))
+        return in_order(
+            Note(row.thread_id, row.ns, row.checkpoint_id, key, self._rows.write(row)[2])
+            for row in rows
+            if (key := key_of(row.task_id)) is not None
+        )
+
+    async def anotes(self, thread_id: str, channel: str) -> builtins.list[Note]:
+        """As `notes`."""
+        return await self._engine.later(partial(self.notes, thread_id, channel))
 
     def verify(self, thread_id: str | None = None) -> builtins.list[Damage]:
         """Reads every row of a thread, or of all threads, and tells which are damaged."""

@@ -67,6 +67,9 @@ class SqliteReader:
             for row in self._connection.execute(sql.WRITES, (thread_id, ns, id))
         ]
 
+    def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
+        return [WriteRow(*row) for row in self._connection.execute(sql.NOTES, (thread_id, channel))]
+
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         conditions, values = ["TRUE"], []
         if query.before is not None:

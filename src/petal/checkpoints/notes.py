@@ -1,0 +1,131 @@
+"""What Petal itself remembers of a checkpoint: recorded effects, names of branches, attempts to go on.
+
+A note is a pending write to a channel of its own, so it works with every saver, is encrypted and checked as all that is
+saved, and goes wherever its checkpoint goes. LangGraph passes over it, since no task has its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+EFFECT, BRANCH, RECOVERY = "__petal_effect__", "__petal_branch__", "__petal_recovery__"
+"""The channels: what steps did, which names checkpoints have, how often a run was taken up again."""
+
+_TASK = "petal:"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing that is remembered of a checkpoint.
+
+    Attributes:
+        thread_id: The thread.
+        ns: The namespace of the checkpoint.
+        checkpoint_id: The checkpoint.
+        key: Tells it from other notes on the same checkpoint and channel.
+        value: What it says.
+    """
+
+    thread_id: str
+    ns: str
+    checkpoint_id: str
+    key: str
+    value: Any
+
+
+@runtime_checkable
+class NoteReader(Protocol):
+    """A saver that finds notes without reading the checkpoints they are on."""
+
+    def notes(self, thread_id: str, channel: str) -> list[Note]:
+        """The notes of a thread."""
+        ...
+
+    async def anotes(self, thread_id: str, channel: str) -> list[Note]:
+        """As `notes`."""
+        ...
+
+
+def put_note(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str, value: Any, key: str) -> None:
+    """Keep a note; it is durable when this returns. One of the same key and checkpoint stays as it is.
+
+    Args:
+        saver: The saver of the checkpoint.
+        config: Names the checkpoint: `thread_id`, `checkpoint_ns`, `checkpoint_id`. What else a run's `configurable`
+            holds may be in it.
+        channel: One of this module's channels.
+        value: What is to be remembered.
+        key: Names it among those of the checkpoint and the channel.
+    """
+    saver.put_writes(config, [(channel, value)], _TASK + key)
+
+
+async def aput_note(
+    saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str, value: Any, key: str
+) -> None:
+    """As `put_note`."""
+    await saver.aput_writes(config, [(channel, value)], _TASK + key)
+
+
+def notes(
+    saver: BaseCheckpointSaver[Any],
+    thread_id: str,
+    channel: str,
+    *,
+    ns: str | None = None,
+    checkpoint_id: str | None = None,
+) -> list[Note]:
+    """The notes of a thread, by checkpoint and key in ascending order.
+
+    Args:
+        saver: The saver; one of LangGraph's has to read the checkpoints too.
+        thread_id: The thread.
+        channel: One of this module's channels.
+        ns: Only those of this namespace; None for all.
+        checkpoint_id: Only those on this checkpoint.
+    """
+    if isinstance(saver, NoteReader):
+        found = saver.notes(thread_id, channel)
+    else:
+        kept = saver.list({"configurable": {"thread_id": thread_id}})
+        found = in_order(note for one in kept for note in _noted(one.config, one.pending_writes, channel))
+    return [note for note in found if ns in (None, note.ns) and checkpoint_id in (None, note.checkpoint_id)]
+
+
+async def anotes(
+    saver: BaseCheckpointSaver[Any],
+    thread_id: str,
+    channel: str,
+    *,
+    ns: str | None = None,
+    checkpoint_id: str | None = None,
+) -> list[Note]:
+    """As `notes`."""
+    if isinstance(saver, NoteReader):
+        found = await saver.anotes(thread_id, channel)
+    else:
+        kept = saver.alist({"configurable": {"thread_id": thread_id}})
+        found = in_order([note async for one in kept for note in _noted(one.config, one.pending_writes, channel)])
+    return [note for note in found if ns in (None, note.ns) and checkpoint_id in (None, note.checkpoint_id)]
+
+
+def key_of(task_id: str) -> str | None:
+    """The key of a note that is kept under this task id; None if it is no note's."""
+    return task_id.removeprefix(_TASK) if task_id.startswith(_TASK) else None
+
+
+def in_order(found: Iterable[Note]) -> list[Note]:
+    """Notes by checkpoint, then by key."""
+    return sorted(found, key=lambda note: (note.checkpoint_id, note.ns, note.key))
+
+
+def _noted(config: RunnableConfig, writes: Iterable[tuple[str, str, Any]] | None, channel: str) -> Iterable[Note]:
+    place = config["configurable"]
+    for task_id, name, value in writes or ():
+        if name == channel and (key := key_of(task_id)) is not None:
+            yield Note(place["thread_id"], place.get("checkpoint_ns", ""), place["checkpoint_id"], key, value)
