@@ -13,6 +13,7 @@ PetalError
 ├── ThreadIdRequiredError (ValueError)       a checkpointer is on, and no thread was named
 ├── CheckpointerRequiredError                state was asked of an agent that keeps none
 ├── StepRejectedError                        a human said no to a step
+├── StepGoneError (LookupError)              a run would go on at a step that the agent no longer has
 ├── PendingInterruptError (ValueError)       new input came while a question was open
 ├── ResumeError                              an answer that fits no open question
 │   ├── NothingToResumeError (LookupError)
@@ -26,7 +27,11 @@ PetalError
     ├── CheckpointerUnavailableError (ConnectionError)
     ├── CheckpointNotFoundError (LookupError)
     ├── CheckpointCorruptionError
-    ├── CheckpointConflictError
+    ├── StateVersionError                    state was written by a version of the agent that this one cannot read
+    │   └── MigrationError                   … since what brings it to this version failed
+    ├── CheckpointConflictError              another run has the thread, or changed it meanwhile
+    │   ├── ThreadBusyError                  … and this one was not to wait, or not so long
+    │   └── RunStoppedError                  … which stopped this one
     └── ValueNotSavableError (TypeError)     of petal.checkpoints.codec: a value would not come back as it is
 ```
 
@@ -196,6 +201,28 @@ class StepRejectedError(PetalError):
 
     def __str__(self) -> str:
         return f"Step {self.step!r} was not approved" + (f": {self.reason}" if self.reason else ".")
+
+
+class StepGoneError(PetalError, LookupError):
+    """A run would go on at a step that the agent no longer has. Nothing was run or saved.
+
+    Attributes:
+        step: The step.
+        known: Those that the agent has; of a graph within a step, that graph's.
+        within: The step in which that graph runs; "" for the agent itself.
+    """
+
+    def __init__(self, thread_id: str, step: str, known: Sequence[str], within: str = "") -> None:
+        super().__init__(thread_id, step, known, within)
+        self.thread_id, self.step, self.known, self.within = thread_id, step, known, within
+
+    def __str__(self) -> str:
+        whose = f"the graph of step {self.within!r}" if self.within else "the agent"
+        return (
+            f"Thread {self.thread_id!r} would go on at step {self.step!r}, which {whose} no longer has. "
+            f"{known_names(self.step, self.known)} Give the step its name back, or move the thread on with "
+            "update(values, as_node=...), or send new input, which drops what was left to do."
+        )
 
 
 class PendingInterruptError(PetalError, ValueError):
@@ -390,12 +417,105 @@ class CheckpointCorruptionError(CheckpointerError):
         )
 
 
-class CheckpointConflictError(CheckpointerError):
-    """Another run changed the thread while this one was under way."""
+class StateVersionError(CheckpointerError):
+    """State was written by a version of the agent that this one cannot read. Nothing was changed.
 
-    def __init__(self, thread_id: str) -> None:
-        super().__init__(thread_id)
-        self.thread_id = thread_id
+    Attributes:
+        thread_id: The thread.
+        checkpoint_id: The checkpoint that holds the state.
+        found: The version that wrote it.
+        version: That of the agent.
+    """
+
+    def __init__(self, thread_id: str, checkpoint_id: str, found: int, version: int) -> None:
+        super().__init__(thread_id, checkpoint_id, found, version)
+        self.thread_id, self.checkpoint_id, self.found, self.version = thread_id, checkpoint_id, found, version
 
     def __str__(self) -> str:
+        return (
+            f"Checkpoint {self.checkpoint_id!r} of thread {self.thread_id!r} was written by version {self.found} of "
+            f"the agent, and this is version {self.version}, which cannot read it; run it with version {self.found} "
+            "or a newer one."
+        )
+
+
+class MigrationError(StateVersionError):
+    """What brings older state to the agent's version cannot do it. Nothing was saved; the thread is as it was.
+
+    Attributes:
+        problem: Why, and what to do about it.
+    """
+
+    def __init__(self, thread_id: str, checkpoint_id: str, found: int, version: int, problem: str) -> None:
+        super().__init__(thread_id, checkpoint_id, found, version)
+        self.args = (thread_id, checkpoint_id, found, version, problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"Checkpoint {self.checkpoint_id!r} of thread {self.thread_id!r} cannot be brought from version "
+            f"{self.found} of the agent to {self.version}: {self.problem}"
+        )
+
+
+class CheckpointConflictError(CheckpointerError):
+    """Another run has the thread, or changed it while this one was under way. Of this one nothing more is saved.
+
+    Attributes:
+        thread_id: The thread.
+        lost: Whether the run had the thread and lost it.
+    """
+
+    def __init__(self, thread_id: str, *, lost: bool = False) -> None:
+        super().__init__(thread_id)
+        self.thread_id, self.lost = thread_id, lost
+
+    def __str__(self) -> str:
+        if self.lost:
+            return (
+                f"This run no longer has thread {self.thread_id!r}: its process was not heard of for so long that "
+                "another one took over, or it had ended. What it had saved before is kept; look at the thread's state "
+                "before the input is sent again."
+            )
         return f"Another run changed thread {self.thread_id!r} meanwhile; load its state and send the input again."
+
+
+class ThreadBusyError(CheckpointConflictError):
+    """Another run has the thread, and this one was not to wait, or not so long. Nothing was run or saved.
+
+    Attributes:
+        waited: Seconds that it waited; 0 if it was not to wait.
+        own: Whether it was begun by a step of that other run.
+    """
+
+    def __init__(self, thread_id: str, waited: float = 0.0, *, own: bool = False) -> None:
+        super().__init__(thread_id)
+        self.waited, self.own = waited, own
+
+    def __str__(self) -> str:
+        if self.own:
+            return (
+                f"A step cannot run or change its own thread {self.thread_id!r}: the run it belongs to has it until "
+                "its end. Return what is to change, or use a thread of another id."
+            )
+        since = f" after {self.waited:g} s" if self.waited else ""
+        return (
+            f"Another run still has thread {self.thread_id!r}{since}; nothing was run. Send the input again later, "
+            "allow it to wait longer (conflict_timeout), or stop the other run with on_conflict='interrupt'."
+        )
+
+
+class RunStoppedError(CheckpointConflictError):
+    """A later run asked for the thread with `on_conflict="interrupt"` or `"rollback"`, so this one stopped.
+
+    Attributes:
+        rolled_back: Whether what it had saved is removed.
+    """
+
+    def __init__(self, thread_id: str, *, rolled_back: bool = False) -> None:
+        super().__init__(thread_id)
+        self.rolled_back = rolled_back
+
+    def __str__(self) -> str:
+        kept = "what it had saved is removed" if self.rolled_back else "what it had saved is kept"
+        return f"A later run took over thread {self.thread_id!r}, so this one stopped between two steps; {kept}."

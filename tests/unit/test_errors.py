@@ -23,6 +23,7 @@ EXAMPLES: list[errors.PetalError] = [
     errors.ThreadIdRequiredError(),
     errors.CheckpointerRequiredError(),
     errors.StepRejectedError("charge", "too dear"),
+    errors.StepGoneError("t", "charge", ["pay"]),
     errors.PendingInterruptError("t", [("id-1", "Sure?")]),
     errors.ResumeError("no"),
     errors.NothingToResumeError("t", unfinished=True),
@@ -36,7 +37,12 @@ EXAMPLES: list[errors.PetalError] = [
     errors.CheckpointerUnavailableError("sqlite:///x.db", "database is locked", "Try again."),
     errors.CheckpointNotFoundError("t", "1ef"),
     errors.CheckpointCorruptionError("sqlite:///x.db", "file is not a database"),
+    errors.StateVersionError("t", "1ef", 3, 2),
+    errors.MigrationError("t", "1ef", 1, 2, "ValueError: no"),
     errors.CheckpointConflictError("t"),
+    errors.CheckpointConflictError("t", lost=True),
+    errors.ThreadBusyError("t", 2.5),
+    errors.RunStoppedError("t", rolled_back=True),
 ]
 UNSAVABLE = ValueNotSavableError("channel 'x'", "socket.socket", "it is open")
 """Defined beside what raises it."""

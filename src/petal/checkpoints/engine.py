@@ -13,8 +13,9 @@ from contextvars import copy_context
 from threading import Event, Lock
 from typing import TypeVar
 
+from petal.checkpoints.gathering import AskAloneError, Gathering
 from petal.checkpoints.journal import Journal
-from petal.checkpoints.records import Reader, Save, Store, Transaction
+from petal.checkpoints.records import Head, Reader, Save, Store, Transaction, WouldWaitError
 from petal.errors import CheckpointerUnavailableError, PetalError
 
 T = TypeVar("T")
@@ -33,13 +34,14 @@ class Engine:
         seal: What is done to saves before they are.
     """
 
-    def __init__(self, store: Store, seal: Callable[[Sequence[Save]], Sequence[Save]]) -> None:
+    def __init__(self, store: Store, seal: Callable[[Sequence[Save]], object]) -> None:
         self.store = store
         self.journal = Journal(store, seal)
         self._lock = Lock()
         self._state = "new"
         self._opened = Event()
         self._workers = ThreadPoolExecutor(store.readers, thread_name_prefix="petal-read")
+        self._heads = Gathering(store.heads, self._workers)
         self._forgotten = weakref.finalize(self, _forget, store, self.journal, self._workers, self._opened)
 
     def read(self, ask: Callable[[Reader], T]) -> T:
@@ -58,6 +60,28 @@ class Engine:
     async def aread(self, ask: Callable[[Reader], T]) -> T:
         """As `read`, on a worker thread."""
         return await self.later(lambda: self.read(ask))
+
+    async def head(self, place: tuple[str, str], *, at_once: bool) -> Head | None:
+        """The newest checkpoint of a (thread_id, ns), by less than a worker thread of its own.
+
+        Args:
+            place: The thread and the namespace.
+            at_once: Whether it is likely in the machine's memory, so that the event loop may look itself.
+
+        Raises:
+            WouldWaitError: If it cannot be had in this way. A read then says why, if something is wrong.
+        """
+        if self._state != "open":
+            raise WouldWaitError
+        try:
+            if at_once:
+                return self.store.glance((place,)).get(place)
+        except WouldWaitError:
+            pass  # others have it, or it lies behind a network
+        try:
+            return await self._heads.answer(place)
+        except (AskAloneError, RuntimeError) as error:
+            raise WouldWaitError from error
 
     async def later(self, act: Callable[[], T]) -> T:
         """Do it on a worker thread, in the caller's context."""
@@ -89,6 +113,18 @@ class Engine:
         """Have a transaction done for which nobody waits. Where it fails, that is logged, and the next one mends it."""
         with suppress(CheckpointerUnavailableError):  # it was closed in between
             self.journal.begin(work).add_done_callback(self._told)
+
+    def post(self, save: Save, then: Callable[[BaseException | None], object]) -> None:
+        """Have a save written for which nobody waits.
+
+        Args:
+            save: The save.
+            then: Called with what went wrong, or None, on another thread or at once.
+        """
+        try:
+            self.journal.begin(save).add_done_callback(lambda done: then(done.exception()))
+        except CheckpointerUnavailableError:  # it was closed in between
+            then(None)
 
     def _told(self, done: Future[object]) -> None:
         if (error := done.exception()) is not None:

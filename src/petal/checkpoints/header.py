@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import ormsgpack
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
@@ -12,6 +13,22 @@ from petal.checkpoints.values import Spot
 from petal.errors import CheckpointCorruptionError
 
 _FORMAT = 1
+
+
+class Outline(NamedTuple):
+    """What the next save needs to know of a checkpoint.
+
+    Attributes:
+        id: Of the checkpoint.
+        name: The name of the save that it is from.
+        spots: For each channel that has a value: where that lies.
+        versions: The version of each channel, those without a value included.
+    """
+
+    id: str
+    name: str
+    spots: Mapping[str, Spot]
+    versions: ChannelVersions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +47,6 @@ class Header:
     unfinished: bool = False
     name: str = ""
 
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, spots: dict[str, Spot], *, unfinished: bool, name: str) -> Header:
-        """The header of a checkpoint, which shares nothing with it that LangGraph goes on to change."""
-        return cls(_copied(checkpoint, {}), spots, unfinished, name)
-
     def with_values(self, values: dict[str, Any]) -> Checkpoint:
         """The checkpoint with its values, for LangGraph to change as it likes."""
         return _copied(self.checkpoint, values)
@@ -44,37 +56,10 @@ class Header:
         """The version of each channel, those without a value included."""
         return self.checkpoint["channel_versions"]
 
-    def weight(self) -> int:
-        """Bytes that it takes in memory, roughly."""
-        seen = self.checkpoint["versions_seen"].values()
-        return 200 * (2 * len(self.versions) + sum(1 + len(versions) for versions in seen))
-
-    def packed(self) -> bytes:
-        """The bytes. Versions and names of rows recur often, so each is written once."""
-        checkpoint = self.checkpoint
-        table: dict[Any, int] = {}
-
-        def numbered(versions: ChannelVersions) -> dict[str, int]:
-            return {channel: table.setdefault(version, len(table)) for channel, version in versions.items()}
-
-        channels = numbered(checkpoint["channel_versions"])
-        seen = {node: numbered(versions) for node, versions in checkpoint["versions_seen"].items()}
-        spots = {channel: [table.setdefault(name, len(table)) for name in spot] for channel, spot in self.spots.items()}
-        further = {key: value for key, value in checkpoint.items() if key not in _KNOWN}
-        return ormsgpack.packb(
-            [
-                _FORMAT,
-                checkpoint["v"],
-                checkpoint["ts"],
-                list(table),
-                channels,
-                seen,
-                spots,
-                checkpoint.get("updated_channels"),
-                further,
-                self.unfinished,
-            ]
-        )
+    @property
+    def outline(self) -> Outline:
+        """What the next save needs to know."""
+        return Outline(self.checkpoint["id"], self.name, self.spots, self.versions)
 
     @classmethod
     def unpacked(cls, data: bytes, id: str, name: str, where: str) -> Header:
@@ -103,6 +88,32 @@ class Header:
             raise CheckpointCorruptionError(where, f"its header cannot be read: {error}") from error
 
 
+def packed(checkpoint: Checkpoint, spots: Mapping[str, Spot], *, unfinished: bool) -> bytes:
+    """A header as bytes. Versions and names of rows recur often, so each is written once."""
+    table: dict[Any, int] = {}
+    number = table.setdefault
+    channels = {channel: number(version, len(table)) for channel, version in checkpoint["channel_versions"].items()}
+    seen = {
+        node: {channel: number(version, len(table)) for channel, version in versions.items()}
+        for node, versions in checkpoint["versions_seen"].items()
+    }
+    rows = {channel: [number(root, len(table)), number(row, len(table))] for channel, (root, row) in spots.items()}
+    return ormsgpack.packb(
+        [
+            _FORMAT,
+            checkpoint["v"],
+            checkpoint["ts"],
+            list(table),
+            channels,
+            seen,
+            rows,
+            checkpoint.get("updated_channels"),
+            {key: checkpoint[key] for key in checkpoint.keys() - _KNOWN},  # type: ignore[literal-required]
+            unfinished,
+        ]
+    )
+
+
 def _copied(checkpoint: Checkpoint, values: dict[str, Any]) -> Checkpoint:
     seen = {node: dict(versions) for node, versions in checkpoint["versions_seen"].items()}
     copy = {**checkpoint, "channel_versions": dict(checkpoint["channel_versions"]), "versions_seen": seen}
@@ -111,8 +122,5 @@ def _copied(checkpoint: Checkpoint, values: dict[str, Any]) -> Checkpoint:
 
 _KNOWN = frozenset(Checkpoint.__annotations__)
 
-NO_PARENT = Header(
-    Checkpoint(v=0, id="", ts="", channel_values={}, channel_versions={}, versions_seen={}, updated_channels=None),
-    {},
-)
+NO_PARENT = Outline("", "", {}, {})
 """Stands for the parent of a thread's first checkpoint."""

@@ -47,8 +47,8 @@ class Journal:
 
     Args:
         store: Where it writes.
-        seal: What is done to the saves of one transaction before, on the journal's thread. Threads that encode
-            are not held up by it, and a group is compressed at once.
+        seal: What is done to the saves of one transaction before, all or none, on the journal's thread. Threads that
+            encode are not held up by it, and a group is compressed at once.
         limit: Bytes of saves that may wait before a sync caller has to.
         linger: Seconds that a lone set of writes waits for company.
 
@@ -60,7 +60,7 @@ class Journal:
     def __init__(
         self,
         store: Store,
-        seal: Callable[[Sequence[Save]], Sequence[Save]] = lambda saves: saves,
+        seal: Callable[[Sequence[Save]], object] = lambda saves: None,
         *,
         limit: int = QUEUED_BYTES,
         linger: float = LINGER,
@@ -106,8 +106,8 @@ class Journal:
         """
         return self._promised(work)
 
-    def begin(self, work: Callable[[Transaction], T]) -> Future[T]:
-        """As `change`, but it never blocks.
+    def begin(self, work: Save | Callable[[Transaction], Any]) -> Future[Any]:
+        """As `submit` or `change`, but it never blocks.
 
         Raises:
             CheckpointerUnavailableError: If the journal is closed.
@@ -197,9 +197,13 @@ class Journal:
                     group.append(self._queue.popleft())
             return group
 
-    def _save(self, group: Sequence[_Entry]) -> None:
+    def _save(self, group: Sequence[_Entry], *, sealed: bool = False) -> None:
+        saves = [entry.work for entry in group if isinstance(entry.work, Save)]
         try:
-            self._store.commit(self._seal([entry.work for entry in group if isinstance(entry.work, Save)]))
+            if not sealed:
+                self._seal(saves)
+                sealed = True
+            self._store.commit(saves)
         except BaseException as error:
             failed = self._failure(error)
             if len(group) == 1 or isinstance(failed, CheckpointerUnavailableError | CheckpointCorruptionError):
@@ -207,7 +211,7 @@ class Journal:
                     entry.error = self._failure(error)
             else:
                 for entry in group:
-                    self._save([entry])
+                    self._save([entry], sealed=sealed)
         else:
             self.commits += 1
             self.saves += len(group)
@@ -232,7 +236,7 @@ class Journal:
 
 
 def _is_writes(work: object) -> bool:
-    return isinstance(work, Save) and work.checkpoint is None
+    return isinstance(work, Save) and work.checkpoint is None and work.turn is None
 
 
 def _answer(group: Sequence[_Entry]) -> None:

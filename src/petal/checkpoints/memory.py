@@ -8,7 +8,7 @@ from threading import RLock
 from typing import TypeVar
 
 from petal.checkpoints.memory_rows import MemoryReader, MemoryTransaction, Tables
-from petal.checkpoints.records import Reader, Save, Transaction
+from petal.checkpoints.records import Head, Reader, Save, Transaction, WouldWaitError
 from petal.errors import CheckpointerUnavailableError
 
 T = TypeVar("T")
@@ -58,6 +58,18 @@ class MemoryStore:
     def read(self, ask: Callable[[Reader], T]) -> T:
         with self.reader() as reader:
             return ask(reader)
+
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        return self.read(lambda reader: reader.heads(places))
+
+    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        if not self._lock.acquire(blocking=False):
+            raise WouldWaitError
+        try:
+            with self.reader() as reader:
+                return reader.heads(places)
+        finally:
+            self._lock.release()
 
     def translated(self, error: Exception) -> Exception | None:
         return None

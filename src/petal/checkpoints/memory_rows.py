@@ -10,7 +10,21 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, ValueRow, WriteRow
+from petal.checkpoints.records import (
+    Beat,
+    CheckpointQuery,
+    CheckpointRow,
+    Claim,
+    Head,
+    LeaseRow,
+    OrphanedSave,
+    Release,
+    Save,
+    StaleSave,
+    Turn,
+    ValueRow,
+    WriteRow,
+)
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 
 K = TypeVar("K")
@@ -45,6 +59,8 @@ class Tables:
     """What the status of each entry was told of."""
     order: list[tuple[datetime, str]] = field(default_factory=list)
     """(updated, thread_id) of every entry of the index, sorted."""
+    leases: dict[str, dict[str, LeaseRow]] = field(default_factory=dict)
+    """By thread, then by owner in the order of arrival."""
 
 
 class MemoryReader:
@@ -59,6 +75,10 @@ class MemoryReader:
             ids = thread.ids.get(ns)
             return thread.checkpoints[ns, ids[-1]] if ids else None
         return thread.checkpoints.get((ns, id))
+
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        rows = {place: self.checkpoint(*place, None) for place in places}
+        return {place: (row, self.writes(*place, [row.id])) for place, row in rows.items() if row is not None}
 
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
         found = (self._rows.threads[thread_id].checkpoints[ns, id] for id, thread_id, ns in self._newest(query))
@@ -92,6 +112,14 @@ class MemoryReader:
         )
         return list(islice(wanted, query.limit))
 
+    def leases(self, thread_id: str) -> list[LeaseRow]:
+        owners = self._rows.leases.get(thread_id, {})
+        return sorted(owners.values(), key=lambda lease: (not lease.holds, not lease.is_urgent))
+
+    def wishes(self, process: str) -> list[LeaseRow]:
+        leases = (lease for owners in self._rows.leases.values() for lease in owners.values())
+        return [lease for lease in leases if lease.process == process and lease.wish]
+
     def _thread(self, thread_id: str) -> _Thread:
         return self._rows.threads.get(thread_id) or _Thread()
 
@@ -124,6 +152,9 @@ class MemoryTransaction(MemoryReader):
         now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
         grown: dict[str, int] = {}
         row = save.checkpoint
+        if save.turn is not None:
+            self._take(save.turn)
+        self._require(save)
         if save.leans is not None and row is not None:
             parent = None if row.parent_id is None else self.checkpoint(row.thread_id, row.ns, row.parent_id)
             if parent is None or parent.name != save.leans:
@@ -137,6 +168,15 @@ class MemoryTransaction(MemoryReader):
             self._grow(row.thread_id, save, now, size + grown.pop(row.thread_id, 0), new, row)
         for thread_id, size in grown.items():
             self._grow(thread_id, save, now, size)
+
+    def grant(self, lease: LeaseRow) -> None:
+        self._amend(lease, holds=True)
+
+    def ask(self, lease: LeaseRow, wish: str) -> None:
+        self._amend(lease, wish=wish)
+
+    def revoke(self, lease: LeaseRow) -> None:
+        self._take(Release(lease.thread_id, lease.owner))
 
     def claim(self, task: str) -> bool:
         return True  # there is one writer at a time
@@ -202,6 +242,45 @@ class MemoryTransaction(MemoryReader):
         )
         self._forget(thread_id)
         self._enter(info)
+
+    def _require(self, save: Save) -> None:
+        """See that its run has the thread, and that its checkpoint is in turn, or is there already."""
+        row = save.checkpoint
+        if save.lease is not None:
+            thread_id = row.thread_id if row is not None else save.writes[0].thread_id
+            lease = self._rows.leases.get(thread_id, {}).get(save.lease)
+            if lease is None or not lease.holds:
+                raise StaleSave(lost=True)
+        if save.fenced and row is not None:
+            head = self.checkpoint(row.thread_id, row.ns, None)
+            if head is None or head.id == row.parent_id:
+                return
+            if self.checkpoint(row.thread_id, row.ns, row.id) is not None:
+                return
+            if row.parent_id is None or self.checkpoint(row.thread_id, row.ns, row.parent_id) is not None:
+                raise StaleSave
+
+    def _take(self, turn: Turn) -> None:
+        if isinstance(turn, Beat):
+            return  # there is no other process
+        if (owners := self._rows.leases.get(turn.thread_id)) is None:
+            owners = {}
+            self._put(self._rows.leases, turn.thread_id, owners)
+        if isinstance(turn, Claim):
+            self._put(
+                owners,
+                turn.owner,
+                LeaseRow(turn.thread_id, turn.owner, turn.process, turn.run_id, turn.is_urgent, holds=not owners),
+            )
+        else:
+            self._drop(owners, turn.owner)
+            if not owners:
+                self._drop(self._rows.leases, turn.thread_id)
+
+    def _amend(self, lease: LeaseRow, **changes: Any) -> None:
+        owners = self._rows.leases.get(lease.thread_id, {})
+        if lease.owner in owners:
+            self._put(owners, lease.owner, replace(owners[lease.owner], **changes))
 
     def _checkpoint(self, row: CheckpointRow) -> tuple[bool, int]:
         """Whether it is new, and how many bytes it added."""

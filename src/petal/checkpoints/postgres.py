@@ -14,10 +14,22 @@ from psycopg.rows import TupleRow
 
 from petal.checkpoints import postgres_sql as sql
 from petal.checkpoints.postgres_connections import COMMIT, PostgresConnections, committed
-from petal.checkpoints.postgres_migrations import ORPHANED, migrate, require_current
+from petal.checkpoints.postgres_migrations import LEASE_LOST, ORPHANED, STALE, migrate, require_current
 from petal.checkpoints.postgres_rows import UNKNOWN, Batch
 from petal.checkpoints.postgres_sql import Statements, key
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, ValueRow, WriteRow
+from petal.checkpoints.records import (
+    CheckpointQuery,
+    CheckpointRow,
+    Head,
+    LeaseRow,
+    OrphanedSave,
+    Save,
+    StaleSave,
+    ValueRow,
+    WouldWaitError,
+    WriteRow,
+    heads_of,
+)
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 from petal.core.config.checkpointer import PostgresOptions
 from petal.errors import CheckpointerUnavailableError
@@ -69,10 +81,10 @@ class PostgresStore:
         # these saves alone, so rows that are there already are replaced by themselves and not counted again. If the
         # server is still busy with the first one, the second waits for its locks, and then sees its rows.
         batch = Batch.of(saves)
-        if not batch.threads:
+        if not batch.threads and not batch.has_turns:
             return
         self._refuse_changes()
-        with _orphans():
+        with _refusals():
             self._connections.tried(lambda connection: self._committed(connection, batch))
 
     @contextmanager
@@ -88,6 +100,13 @@ class PostgresStore:
 
     def read(self, ask: Callable[[PostgresReader], T]) -> T:
         return self._connections.tried(lambda connection: self._asked(connection, ask))
+
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        # One statement sees one moment, so nothing needs to be begun or ended.
+        return self._connections.tried(lambda connection: PostgresReader(connection, self._statements).heads(places))
+
+    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        raise WouldWaitError  # there is a network between
 
     def translated(self, error: Exception) -> Exception | None:
         return self._connections.translated(error)
@@ -134,6 +153,10 @@ class PostgresReader:
         found = self.checkpoints(CheckpointQuery(thread_id=thread_id, ns=ns, id=id, limit=1))
         return found[0] if found else None
 
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        threads, namespaces = [thread_id for thread_id, _ in places], [ns for _, ns in places]
+        return heads_of(self._rows(sql.HEADS_WITH_WRITES, (threads, namespaces)))
+
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
         # The planner begins with a label's index or with that of checkpoints, whichever gives the page sooner.
         labelled = "".join(sql.LABELLED.replace("{l}", f"l{number}") for number in range(len(query.labels)))
@@ -179,6 +202,12 @@ class PostgresReader:
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._rows(sql.NOTES, (thread_id, channel))]
 
+    def leases(self, thread_id: str) -> list[LeaseRow]:
+        return [LeaseRow(*row) for row in self._rows(sql.LEASES, (thread_id,))]
+
+    def wishes(self, process: str) -> list[LeaseRow]:
+        return [LeaseRow(*row) for row in self._rows(sql.WISHES, (process,))]
+
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         before = query.before
         conditions: list[tuple[str, Any]] = [
@@ -212,6 +241,10 @@ class PostgresTransaction(PostgresReader):
         super().__init__(connection, statements)
         self._locked: set[str] = set()
 
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        self._lock(*(thread_id for thread_id, _ in places))
+        return super().heads(places)
+
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
         if query.thread_id is not None:
             self._lock(query.thread_id)
@@ -227,9 +260,22 @@ class PostgresTransaction(PostgresReader):
 
     def save(self, save: Save) -> None:
         batch = Batch.of([save])
-        if batch.threads:
-            with _orphans():
+        if batch.threads or batch.has_turns:
+            with _refusals():
                 _write(self._connection, self._statements, batch)
+
+    def leases(self, thread_id: str) -> list[LeaseRow]:
+        self._lock(thread_id)
+        return super().leases(thread_id)
+
+    def grant(self, lease: LeaseRow) -> None:
+        self._change(lease.thread_id, (sql.GRANT, (lease.thread_id, lease.owner)))
+
+    def ask(self, lease: LeaseRow, wish: str) -> None:
+        self._change(lease.thread_id, (sql.ASK, (wish, lease.thread_id, lease.owner)))
+
+    def revoke(self, lease: LeaseRow) -> None:
+        self._change(lease.thread_id, (sql.REVOKE, (lease.thread_id, lease.owner)))
 
     def claim(self, task: str) -> bool:
         # No thread's id begins with a NUL, so no thread's lock is meant.
@@ -287,7 +333,14 @@ class PostgresTransaction(PostgresReader):
 
 
 def _write(connection: Connection[TupleRow], statements: Statements, batch: Batch) -> None:
-    connection.execute(statements[sql.SAVE], (_keys(statements, batch.threads), *batch.parameters))
+    if batch.has_turns and batch.threads:
+        # All at once, since two transactions that lock some threads twice might wait for each other.
+        every = sorted({*batch.threads, *batch.turning})
+        connection.execute(statements[sql.LOCK], (_keys(statements, every),))
+    if batch.threads:
+        connection.execute(statements[sql.SAVE], (_keys(statements, batch.threads), *batch.parameters))
+    if batch.has_turns:
+        connection.execute(statements[sql.TAKE_TURNS], (_keys(statements, batch.turning), *batch.turns))
 
 
 def _page(
@@ -303,12 +356,14 @@ def _page(
 
 
 @contextmanager
-def _orphans() -> Iterator[None]:
+def _refusals() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
         if error.sqlstate == ORPHANED:
             raise OrphanedSave from error
+        if error.sqlstate in (STALE, LEASE_LOST):
+            raise StaleSave(lost=error.sqlstate == LEASE_LOST) from error
         raise
 
 

@@ -46,6 +46,41 @@ $$
 
 ORPHANED = "PT001"
 """The SQLSTATE of a save that leans on a parent which is not there."""
+STALE, LEASE_LOST = "PT002", "PT003"
+"""The SQLSTATEs of a save before which another run saved, and of one whose run does not have the thread."""
+
+# Apart from the saves: nearly all groups of them have no turns, or nothing else.
+TAKE_TURNS = """
+CREATE FUNCTION {s}.petal_take_turns(
+    keys bigint[], r_thread text[], r_owner text[],
+    k_thread text[], k_owner text[], k_process text[], k_run text[], k_urgent boolean[],
+    b_process text[], b_seconds float8[]
+) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    PERFORM {s}.petal_lock(keys);
+
+    DELETE FROM {s}.petal_leases l USING unnest(r_thread, r_owner) n (thread_id, owner)
+    WHERE l.thread_id = n.thread_id AND l.owner = n.owner;
+
+    -- One after the other: each sees those before it. One that is made again, since its answer was lost, stands.
+    FOR i IN 1 .. cardinality(k_thread) LOOP
+        INSERT INTO {s}.petal_leases (thread_id, owner, process, run_id, urgent, holds)
+        VALUES (k_thread[i], k_owner[i], k_process[i], k_run[i], k_urgent[i],
+            NOT EXISTS (SELECT FROM {s}.petal_leases l WHERE l.thread_id = k_thread[i]))
+        ON CONFLICT (thread_id, owner) DO NOTHING;
+    END LOOP;
+
+    INSERT INTO {s}.petal_processes (process, expires)
+    SELECT process, max(clock_timestamp() + seconds * interval '1 second')
+    FROM unnest(b_process, b_seconds) n (process, seconds) GROUP BY process
+    ON CONFLICT (process) DO UPDATE SET expires = excluded.expires;
+    IF cardinality(b_process) > 0 THEN
+        DELETE FROM {s}.petal_processes WHERE expires < clock_timestamp() - interval '1 hour';
+    END IF;
+END
+$$
+"""
 
 # A function, since the server keeps the plans of its statements: for one save, planning takes longer than all the rest.
 # Plans that are kept must not be those for tables that were empty then, hence the settings: every row by an index.
@@ -68,15 +103,54 @@ CREATE FUNCTION {s}.petal_save(
     keys bigint[],
     t_thread text[], t_head text[], t_status text[], t_told text[], t_created timestamptz[], t_updated timestamptz[],
     c_thread text[], c_ns text[], c_id text[], c_parent text[], c_source text[], c_step bigint[], c_run text[],
-    c_header bytea[], c_metadata bytea[], c_name text[], c_leans text[],
+    c_header bytea[], c_metadata bytea[], c_name text[], c_leans text[], c_fenced boolean[],
     l_thread text[], l_ns text[], l_checkpoint text[], l_label bytea[],
     v_thread text[], v_ns text[], v_channel text[], v_version text[], v_root text[], v_data bytea[],
     w_thread text[], w_ns text[], w_checkpoint text[], w_task text[], w_idx int[], w_channel text[], w_path text[],
-    w_data bytea[]
+    w_data bytea[],
+    h_thread text[], h_owner text[]
 ) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     PERFORM {s}.petal_lock(keys);
+
+    IF cardinality(h_thread) > 0 AND EXISTS (
+        SELECT FROM unnest(h_thread, h_owner) n (thread_id, owner)
+        WHERE NOT EXISTS (
+            SELECT FROM {s}.petal_leases l WHERE l.thread_id = n.thread_id AND l.owner = n.owner AND l.holds
+        )
+    ) THEN
+        RAISE EXCEPTION 'the run does not have the thread' USING ERRCODE = 'PT003';
+    END IF;
+
+    -- Each must follow on the newest one that is there, or on the one before it among these. One that is made again,
+    -- since its answer was lost, is there already; and where what it follows on was deleted, there is no race to lose.
+    IF true = ANY (c_fenced) AND EXISTS (
+        SELECT FROM (
+            SELECT *, greatest(
+                lag(id) OVER (PARTITION BY thread_id, ns ORDER BY at),
+                (
+                    SELECT o.id FROM {s}.petal_checkpoints o WHERE o.thread_id = f.thread_id AND o.ns = f.ns
+                    ORDER BY o.id DESC LIMIT 1
+                )
+            ) AS head
+            FROM unnest(c_thread, c_ns, c_id, c_parent, c_fenced) WITH ORDINALITY
+                f (thread_id, ns, id, parent, fenced, at)
+        ) n
+        WHERE fenced AND head IS NOT NULL AND parent IS DISTINCT FROM head
+            AND NOT EXISTS (
+                SELECT FROM {s}.petal_checkpoints o
+                WHERE o.thread_id = n.thread_id AND o.ns = n.ns AND o.id = n.id
+            )
+            AND (
+                parent IS NULL OR parent = ANY (c_id) OR EXISTS (
+                    SELECT FROM {s}.petal_checkpoints o
+                    WHERE o.thread_id = n.thread_id AND o.ns = n.ns AND o.id = n.parent
+                )
+            )
+    ) THEN
+        RAISE EXCEPTION 'another run saved a checkpoint first' USING ERRCODE = 'PT002';
+    END IF;
 
     INSERT INTO {s}.petal_threads AS t (thread_id, head, status, told, checkpoints, bytes, created, updated)
     SELECT n.thread_id, n.head, n.status, n.told, coalesce(g.checkpoints, 0), coalesce(g.bytes, 0), n.created, n.updated
@@ -237,12 +311,34 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
         "CREATE INDEX petal_labels_newest ON {s}.petal_labels (label, checkpoint_id, thread_id, ns)",
+        """
+        CREATE TABLE {s}.petal_leases (
+            thread_id text COLLATE "C",
+            ticket bigint GENERATED ALWAYS AS IDENTITY,
+            owner text COLLATE "C" NOT NULL,
+            process text COLLATE "C" NOT NULL,
+            run_id text NOT NULL,
+            urgent boolean NOT NULL,
+            holds boolean NOT NULL,
+            wish text NOT NULL DEFAULT '',
+            PRIMARY KEY (thread_id, ticket),
+            UNIQUE (thread_id, owner)
+        )
+        """,
+        "CREATE INDEX petal_leases_process ON {s}.petal_leases (process)",
+        """
+        CREATE TABLE {s}.petal_processes (
+            process text COLLATE "C" PRIMARY KEY,
+            expires timestamptz NOT NULL
+        )
+        """,
         # What is worth compressing is compressed already.
         "ALTER TABLE {s}.petal_checkpoints ALTER header SET STORAGE EXTERNAL, ALTER metadata SET STORAGE EXTERNAL",
         "ALTER TABLE {s}.petal_values ALTER data SET STORAGE EXTERNAL",
         "ALTER TABLE {s}.petal_writes ALTER data SET STORAGE EXTERNAL",
         LOCK,
         SAVE,
+        TAKE_TURNS,
     ),
 )
 """Statements that lead from each format to the next. What was published is never changed, only added to."""

@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
+from petal.checkpoints.records import (
+    Beat,
+    CheckpointRow,
+    Claim,
+    Release,
+    Save,
+    StaleSave,
+    Status,
+    ValueRow,
+    WriteRow,
+)
 
 UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of what does not tell its time."""
@@ -17,6 +27,7 @@ Column = list[Any]
 Key = tuple[str | int, ...]
 
 _CHECKPOINT = attrgetter("thread_id", "ns", "id", "parent_id", "source", "step", "run_id", "header", "metadata", "name")
+_CLAIM = attrgetter("thread_id", "owner", "process", "run_id", "is_urgent")
 _WRITE = attrgetter("thread_id", "ns", "checkpoint_id", "task_id", "idx", "channel", "task_path", "data")
 
 
@@ -40,6 +51,13 @@ class Batch:
     writes: dict[Key, WriteRow] = field(default_factory=dict)
     leaning: dict[Key, str | None] = field(default_factory=dict)
     """The name of the save that the parent of each checkpoint must be of, if any."""
+    fenced: dict[Key, bool] = field(default_factory=dict)
+    """Whether each checkpoint must follow on the newest one."""
+    leases: dict[tuple[str, str], None] = field(default_factory=dict)
+    """(thread, owner) of the claims that must hold their threads."""
+    claims: list[Claim] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    beats: list[Beat] = field(default_factory=list)
     _entries: dict[str, _Entry] = field(default_factory=dict)
 
     @classmethod
@@ -55,6 +73,25 @@ class Batch:
         return sorted(self._entries)
 
     @property
+    def has_turns(self) -> bool:
+        """Whether it changes who has which thread."""
+        return bool(self.claims or self.releases or self.beats)
+
+    @property
+    def turning(self) -> list[str]:
+        """The threads of which it changes who has them, in the order in which all lock them."""
+        return sorted({claim.thread_id for claim in self.claims} | {release.thread_id for release in self.releases})
+
+    @property
+    def turns(self) -> list[Column]:
+        """What `petal_take_turns` takes after the locks' keys."""
+        return [
+            *_columns(2, ((turn.thread_id, turn.owner) for turn in self.releases)),
+            *_columns(5, (_CLAIM(turn) for turn in self.claims)),
+            *_columns(2, ((turn.process, turn.seconds) for turn in self.beats)),
+        ]
+
+    @property
     def parameters(self) -> list[Column]:
         """What `petal_save` takes after the locks' keys."""
         entries = [self._entries[thread] for thread in self.threads]
@@ -67,13 +104,27 @@ class Batch:
             [entry.updated for entry in entries],
             *_columns(10, (_CHECKPOINT(self.checkpoints[key]) for key in sorted(self.checkpoints))),
             [self.leaning[key] for key in sorted(self.checkpoints)],
+            [self.fenced[key] for key in sorted(self.checkpoints)],
             *_columns(4, ((*key, label) for key, row in self.checkpoints.items() for label in set(row.labels))),
             *_columns(6, (_value(self.values[key]) for key in sorted(self.values))),
             *_columns(8, (_WRITE(self.writes[key]) for key in sorted(self.writes))),
+            *_columns(2, self.leases),
         ]
 
     def _add(self, save: Save) -> None:
         now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
+        match save.turn:
+            case Claim():
+                self.claims.append(save.turn)
+            case Release():
+                self.releases.append(save.turn)
+            case Beat():
+                self.beats.append(save.turn)
+        if save.lease is not None:
+            thread_id = save.checkpoint.thread_id if save.checkpoint is not None else save.writes[0].thread_id
+            if any(release.owner == save.lease for release in self.releases):
+                raise StaleSave(lost=True)
+            self.leases[thread_id, save.lease] = None
         if (row := save.checkpoint) is not None:
             entry = self._entry(row.thread_id, now, save)
             if row.ns == "" and row.id > entry.head:
@@ -81,6 +132,7 @@ class Batch:
             key = row.thread_id, row.ns, row.id
             self.checkpoints[key] = row
             self.leaning[key] = save.leans
+            self.fenced[key] = save.fenced
         for value in save.values:
             self._entry(value.thread_id, now, save)
             self.values[value.thread_id, value.ns, value.channel, value.version] = value

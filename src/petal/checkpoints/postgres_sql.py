@@ -19,17 +19,50 @@ SELECT {s}.petal_save(
     %b::bigint[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::timestamptz[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[], %b::bytea[], %b::bytea[],
-    %b::text[], %b::text[],
+    %b::text[], %b::text[], %b::boolean[],
     %b::text[], %b::text[], %b::text[], %b::bytea[],
     %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bytea[],
-    %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::bytea[]
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::text[], %b::text[], %b::bytea[],
+    %b::text[], %b::text[]
 )
+"""
+TAKE_TURNS = """
+SELECT {s}.petal_take_turns(
+    %b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::boolean[],
+    %b::text[], %b::float8[]
+)
+"""
+GRANT = "UPDATE {s}.petal_leases SET holds = true WHERE thread_id = %b AND owner = %b"
+ASK = "UPDATE {s}.petal_leases SET wish = %b WHERE thread_id = %b AND owner = %b"
+REVOKE = "DELETE FROM {s}.petal_leases WHERE thread_id = %b AND owner = %b"
+LEASES = """
+SELECT l.thread_id, l.owner, l.process, l.run_id, l.urgent, l.holds, l.wish,
+    coalesce(p.expires > clock_timestamp(), false)
+FROM {s}.petal_leases l LEFT JOIN {s}.petal_processes p ON p.process = l.process
+WHERE l.thread_id = %b ORDER BY l.holds DESC, l.urgent DESC, l.ticket
+"""
+WISHES = """
+SELECT thread_id, owner, process, run_id, urgent, holds, wish FROM {s}.petal_leases WHERE process = %b AND wish <> ''
 """
 
 CHECKPOINTS = """
 SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM {s}.petal_checkpoints c
 """
+HEADS_WITH_WRITES = """
+WITH h AS MATERIALIZED (
+    SELECT c.* FROM unnest(%b::text[], %b::text[]) n (thread_id, ns), LATERAL (
+        SELECT * FROM {s}.petal_checkpoints WHERE thread_id = n.thread_id AND ns = n.ns ORDER BY id DESC LIMIT 1
+    ) c
+)
+SELECT thread_id, ns, id, parent_id, source, step, run_id, header, metadata, name FROM h
+UNION ALL
+SELECT h.thread_id, h.ns, h.id, w.task_id, w.channel, w.idx, w.task_path, w.data, NULL, NULL
+FROM h, LATERAL (
+    SELECT * FROM {s}.petal_writes WHERE thread_id = h.thread_id AND ns = h.ns AND checkpoint_id = h.id OFFSET 0
+) w
+"""
+"""The newest checkpoints, then their writes, which have no name. The inner OFFSET has them found one by one."""
 LABELLED = """
 JOIN {s}.petal_labels {l} ON {l}.thread_id = c.thread_id AND {l}.ns = c.ns AND {l}.checkpoint_id = c.id
     AND {l}.label = %b

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
 from petal.checkpoints.cache import ByteCache
-from petal.checkpoints.header import NO_PARENT, Header
-from petal.checkpoints.records import CheckpointRow, Reader, WriteRow
+from petal.checkpoints.header import NO_PARENT, Header, Outline
+from petal.checkpoints.records import CheckpointRow, Head, Reader, WriteRow
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.values import Chain, Spot, Version, weight
 
-Known = tuple[Header, dict[str, Version]]
+LIGHT = 256 * 1024
+"""Bytes of values that take an event loop no longer to make than it takes to have them made by a worker."""
+
+Known = tuple[Outline, dict[str, Version]]
 """A save's parent, and its values that the new ones may be written as changes of, by channel."""
 Found = tuple[CheckpointRow, Header, dict[str, Version], Sequence[WriteRow]]
 """A checkpoint's row and header, the versions of its channels, and its pending writes."""
@@ -34,27 +38,27 @@ class Recall:
     def __init__(self, rows: Rows, limit: int) -> None:
         self._rows = rows
         self._cache: ByteCache[tuple[str, str, str], Version] = ByteCache(limit * 7 // 8, weight)
-        self._headers: ByteCache[tuple[str, str], Header] = ByteCache(limit // 8, Header.weight)
+        self._outlines: ByteCache[tuple[str, str], _Kept] = ByteCache(limit // 8, _weight)
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self._cache.size + self._headers.size
+        return self._cache.size + self._outlines.size
 
     def known(
         self, place: Namespace, parent: str | None, checkpoint: Checkpoint, new_versions: ChannelVersions
     ) -> Known | None:
         """What a save needs of earlier ones, if all of it is at hand."""
-        header = self._header(place, parent)
-        if header is None:
+        known = self._outline(place, parent)
+        if known is None:
             return None
         bases = {}
-        for channel in _apart(checkpoint, new_versions, header):
-            base = self._held(place, channel, header.spots[channel])
+        for channel in _apart(checkpoint, new_versions, known):
+            base = self._held(place, channel, known.spots[channel])
             if base is None:
                 return None
             bases[channel] = base
-        return header, bases
+        return known, bases
 
     def looked_up(
         self,
@@ -65,23 +69,39 @@ class Recall:
         reader: Reader,
     ) -> Known:
         """What a save needs of earlier ones, read where it is not at hand."""
-        header = self._header(place, parent)
-        if header is None:
+        known = self._outline(place, parent)
+        if known is None:
             row = None if parent is None else reader.checkpoint(place.thread_id, place.ns, parent)
-            header = NO_PARENT if row is None else self._rows.header(row)
-        spots = {channel: header.spots[channel] for channel in _apart(checkpoint, new_versions, header)}
-        return header, self._versions(reader, place, spots)
+            known = NO_PARENT if row is None else self._rows.header(row).outline
+        spots = {channel: known.spots[channel] for channel in _apart(checkpoint, new_versions, known)}
+        return known, self._versions(reader, place, spots)
 
-    def remember(self, place: Namespace, header: Header, made: Mapping[str, Version]) -> None:
+    def remember(self, place: Namespace, outline: Outline, made: Mapping[str, Version]) -> None:
         """Keep what was saved at hand for the next save."""
         for channel, version in made.items():
             self._cache.put((place.thread_id, place.ns, channel), version)
-        self._headers.put((place.thread_id, place.ns), header)
+        self._outlines.put((place.thread_id, place.ns), _kept(outline))
 
     def forget(self, thread_id: str) -> None:
         """Drop all that is held of a thread."""
         self._cache.forget(thread_id)
-        self._headers.forget(thread_id)
+        self._outlines.forget(thread_id)
+
+    def weight(self, place: Namespace) -> int | None:
+        """Bytes of the values of a namespace's last checkpoint, if all of it is at hand."""
+        kept = self._outlines.get((place.thread_id, place.ns))
+        versions = None if kept is None else self._all_held(place, kept)
+        return None if versions is None else sum(version.parts.size for version in versions.values())
+
+    def at_hand(self, head: Head) -> Found | None:
+        """The rest of a head, if all of it is at hand."""
+        row, writes = head
+        place = Namespace(row.thread_id, row.ns)
+        kept = self._outlines.get((row.thread_id, row.ns))
+        if kept is None or kept[:2] != (row.id, row.name):
+            return None
+        versions = self._all_held(place, kept)
+        return None if versions is None else (row, self._rows.header(row), versions, writes)
 
     def found(self, place: Namespace, id: str | None, reader: Reader) -> Found | None:
         row = reader.checkpoint(place.thread_id, place.ns, id)
@@ -122,15 +142,46 @@ class Recall:
         held = self._cache.get((place.thread_id, place.ns, channel))
         return held if held is not None and held.spot == spot else None
 
-    def _header(self, place: Namespace, id: str | None) -> Header | None:
-        """The header of a checkpoint, if it is the one at hand."""
+    def _all_held(self, place: Namespace, kept: _Kept) -> dict[str, Version] | None:
+        versions = {}
+        for channel, spot in _spots(kept):
+            if (held := self._held(place, channel, spot)) is None:
+                return None
+            versions[channel] = held
+        return versions
+
+    def _outline(self, place: Namespace, id: str | None) -> Outline | None:
+        """What is to be known of a checkpoint, if it is the one at hand."""
         if id is None:
             return NO_PARENT
-        held = self._headers.get((place.thread_id, place.ns))
-        return held if held is not None and held.checkpoint["id"] == id else None
+        kept = self._outlines.get((place.thread_id, place.ns))
+        if kept is None or kept[0] != id:
+            return None
+        return Outline(id, kept[1], dict(_spots(kept)), dict(zip(kept[3][::2], kept[3][1::2], strict=True)))
 
 
-def _apart(checkpoint: Checkpoint, new_versions: ChannelVersions, parent: Header) -> Iterator[str]:
+# Of tuples of plain things Python's garbage collector knows that they hold nothing for it, and passes them over; of
+# all others, thousands of threads keep so many that it takes a quarter of a turn to look through them.
+_Kept = tuple[str, str, tuple[str, ...], tuple[Any, ...]]
+"""An outline: id, name, channels with root and row of their values, channels with their versions."""
+
+
+def _kept(outline: Outline) -> _Kept:
+    spots = tuple(part for channel, (root, row) in outline.spots.items() for part in (channel, root, row))
+    return outline.id, outline.name, spots, tuple(part for pair in outline.versions.items() for part in pair)
+
+
+def _spots(kept: _Kept) -> Iterator[tuple[str, Spot]]:
+    flat = kept[2]
+    return zip(flat[::3], map(Spot, flat[1::3], flat[2::3]), strict=True)
+
+
+def _weight(kept: _Kept) -> int:
+    """Bytes that it takes in memory, roughly."""
+    return 300 + 80 * (len(kept[2]) + len(kept[3]))
+
+
+def _apart(checkpoint: Checkpoint, new_versions: ChannelVersions, parent: Outline) -> Iterator[str]:
     """The changed channels whose values are taken apart, so that they may be written as changes of the parent's."""
     for channel in new_versions:
         if channel in parent.spots and type(checkpoint["channel_values"].get(channel)) in (list, dict):

@@ -17,7 +17,7 @@ NOTES = "__petal_"
 """How the names of the channels begin to which Petal itself writes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckpointRow:
     """One checkpoint without its values."""
 
@@ -39,7 +39,7 @@ class CheckpointRow:
     """A keyed hash of each further scalar of the metadata, by which it can be found."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ValueRow:
     """One version of one channel's value: a whole, or what changed since another version."""
 
@@ -54,7 +54,7 @@ class ValueRow:
     """Sealed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteRow:
     """One pending write of a task."""
 
@@ -68,6 +68,58 @@ class WriteRow:
     task_path: str
     data: bytes
     """Sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """One run that has a thread, or waits for it."""
+
+    thread_id: str
+    owner: str
+    """Names the run's claim."""
+    process: str
+    """Who keeps it alive."""
+    run_id: str
+    """What the metadata of the run's checkpoints says of it."""
+    is_urgent: bool = False
+    """Whether it goes before those that only wait."""
+    holds: bool = False
+    """Whether it has the thread; else it waits."""
+    wish: str = ""
+    """What another run asks of it."""
+    is_alive: bool = True
+    """Whether its process was heard of lately, by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run comes in: it has the thread if nobody else is there, else it waits."""
+
+    thread_id: str
+    owner: str
+    process: str
+    run_id: str
+    is_urgent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A run is done with a thread, or waits no longer."""
+
+    thread_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A process is alive."""
+
+    process: str
+    seconds: float
+    """For how long it is believed."""
+
+
+Turn = Claim | Release | Beat
 
 
 @dataclass(slots=True)
@@ -88,6 +140,13 @@ class Save:
     """What the status is told of: of two, the one with the greater text counts, whichever is written first. It is the
     checkpoint's id, and that with a + for what its tasks wrote, which LangGraph may save before the checkpoint."""
 
+    fenced: bool = False
+    """Whether its checkpoint must follow on the newest one of its namespace, unless what it follows on was deleted."""
+    lease: str | None = None
+    """The claim without which it must not be written: that of its run, which must have the thread."""
+    turn: Turn | None = None
+    """What it changes of who has which thread; such a save has no rows."""
+
     @property
     def size(self) -> int:
         """Bytes of the sealed data."""
@@ -96,6 +155,10 @@ class Save:
         if self.checkpoint is not None:
             size += len(self.checkpoint.header) + len(self.checkpoint.metadata)
         return size
+
+
+Head = tuple[CheckpointRow, list[WriteRow]]
+"""The newest checkpoint of a namespace, and its pending writes ordered by (task_path, task_id, idx)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +180,40 @@ class CheckpointQuery:
     limit: int = 50
 
 
+def heads_of(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[str, str], Head]:
+    """Heads from rows with the columns of checkpoints; the writes of each come after it and have no name."""
+    heads: dict[tuple[str, str], Head] = {}
+    for row in rows:
+        thread_id, ns, id, name = row[0], row[1], row[2], row[9]
+        if name is not None:
+            heads[thread_id, ns] = CheckpointRow(*row), []
+        else:
+            task_id, channel, idx, task_path, data = row[3:8]
+            write = WriteRow(thread_id, ns, id, task_id, idx, channel, task_path, data)
+            heads[thread_id, ns][1].append(write)
+    for _, writes in heads.values():
+        writes.sort(key=lambda write: (write.task_path, write.task_id, write.idx))
+    return heads
+
+
 class OrphanedSave(Exception):
     """The parent that a save leans on is gone: somebody deleted it after it was looked at."""
+
+
+class WouldWaitError(Exception):
+    """The storage cannot be looked at without waiting."""
+
+
+class StaleSave(Exception):
+    """Another run came between.
+
+    Args:
+        lost: Whether the run that saves does not have the thread any more; else another one saved a checkpoint first.
+    """
+
+    def __init__(self, *, lost: bool = False) -> None:
+        super().__init__(lost)
+        self.lost = lost
 
 
 class Reader(Protocol):
@@ -126,6 +221,10 @@ class Reader(Protocol):
 
     def checkpoint(self, thread_id: str, ns: str, id: str | None) -> CheckpointRow | None:
         """One checkpoint, or the newest of the namespace. `labels` may be left empty."""
+        ...
+
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        """The newest checkpoint of each (thread_id, ns) that has one, with its pending writes; all of one moment."""
         ...
 
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
@@ -152,6 +251,14 @@ class Reader(Protocol):
         """A page of the index of threads."""
         ...
 
+    def leases(self, thread_id: str) -> list[LeaseRow]:
+        """Who has a thread, then who waits for it, in the order in which they get it."""
+        ...
+
+    def wishes(self, process: str) -> list[LeaseRow]:
+        """Of the claims of a process those of which something is asked."""
+        ...
+
 
 class Transaction(Reader, Protocol):
     """Reads and changes rows, all or nothing."""
@@ -162,7 +269,20 @@ class Transaction(Reader, Protocol):
 
         Raises:
             OrphanedSave: If the save leans on a parent that is not there.
+            StaleSave: If it is fenced and its parent is not the newest checkpoint, or its run lost the lease.
         """
+        ...
+
+    def grant(self, lease: LeaseRow) -> None:
+        """Give a thread to a claim that waits for it."""
+        ...
+
+    def ask(self, lease: LeaseRow, wish: str) -> None:
+        """Ask something of the run of a claim."""
+        ...
+
+    def revoke(self, lease: LeaseRow) -> None:
+        """Delete a claim."""
         ...
 
     def claim(self, task: str) -> bool:
@@ -229,6 +349,7 @@ class Store(Protocol):
 
         Raises:
             OrphanedSave: If one of them leans on a parent that is not there.
+            StaleSave: If one of them is fenced and its parent is not the newest checkpoint, or its run lost the lease.
         """
         ...
 
@@ -242,6 +363,18 @@ class Store(Protocol):
 
     def read(self, ask: Callable[[Reader], Any]) -> Any:
         """`ask(reader)`, tried once more on another connection if the first one was lost."""
+        ...
+
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        """As a reader's `heads`, tried once more on another connection if the first one was lost."""
+        ...
+
+    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        """As a reader's `heads`, on the thread of an event loop: it waits neither for others nor for a network.
+
+        Raises:
+            WouldWaitError: If it would have to.
+        """
         ...
 
     def translated(self, error: Exception) -> Exception | None:

@@ -22,12 +22,18 @@ from langgraph.constants import START
 
 from petal.checkpoints.codec import Codec
 from petal.checkpoints.envelope import Envelope, Place
-from petal.checkpoints.header import Header
+from petal.checkpoints.header import Header, Outline, packed
+from petal.checkpoints.leases import LEASE
 from petal.checkpoints.names import row_name
 from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
 from petal.checkpoints.threads import CheckpointInfo
 from petal.checkpoints.values import BUNDLE_MARK, Chain, Parts, Spot, Version, bundled, chained, join, split, stored
 from petal.errors import CheckpointCorruptionError, ThreadIdRequiredError
+
+FENCE, HEAD, FORK = "__petal_fence", "head", "fork"
+"""In `configurable`: where a run began, at the newest checkpoint, or at one that it named."""
+RUNTIME = "__pregel_runtime"
+"""In `configurable` wherever LangGraph's loop saves."""
 
 _COLUMNS = frozenset({"source", "step", "run_id"})
 """Metadata that rows hold in columns of their own."""
@@ -67,12 +73,12 @@ class Saved(NamedTuple):
 
     Attributes:
         save: Its rows.
-        header: All of it but its values.
+        outline: What the next save needs to know of it.
         versions: The values that are new, by channel.
     """
 
     save: Save
-    header: Header
+    outline: Outline
     versions: dict[str, Version]
 
 
@@ -97,7 +103,7 @@ class Rows:
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-        parent: Header,
+        parent: Outline,
         bases: Mapping[str, Version],
     ) -> Saved:
         """The rows of a checkpoint, not sealed yet: its values only where they are not its parent's.
@@ -108,7 +114,7 @@ class Rows:
             checkpoint: The checkpoint.
             metadata: Its metadata.
             new_versions: The channels that changed, with their versions.
-            parent: The parent's header.
+            parent: What is to be known of the parent.
             bases: Values of the parent that the changed ones may be written as changes of.
 
         Raises:
@@ -131,7 +137,6 @@ class Rows:
             rows.append(ValueRow(place.thread_id, place.ns, channel, spot.root, spot.row, data))
         leans = parent.name if any(spot.root != name for spot in spots.values()) else None
         unfinished = _is_unfinished(checkpoint["channel_values"])
-        header = Header.of(checkpoint, spots, unfinished=unfinished, name=name)
         told = self._metadata(config, metadata)
         row = CheckpointRow(
             place.thread_id,
@@ -141,16 +146,26 @@ class Rows:
             str(told.get("source") or ""),
             told["step"] if isinstance(told.get("step"), int) else None,
             str(told["run_id"]) if told.get("run_id") else None,
-            header.packed(),
+            packed(checkpoint, spots, unfinished=unfinished),
             self.codec.encode(told, place.named(f"the metadata of checkpoint {id!r}")),
             name,
             self._labels(told),
         )
-        status: Status | None = None if place.ns else _status(header)
-        return Saved(Save(row, rows, status=status, now=_now(), leans=leans, told=id), header, made)
+        status: Status | None = None if place.ns else _status(unfinished=unfinished)
+        save = Save(row, rows, status=status, now=_now(), leans=leans, told=id)
+        configurable = config["configurable"]
+        save.lease = configurable.get(LEASE)
+        save.fenced = not place.ns and _is_fenced(configurable)
+        return Saved(save, Outline(id, name, spots, versions), made)
 
     def writes(
-        self, place: Namespace, checkpoint_id: str, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+        self,
+        place: Namespace,
+        checkpoint_id: str,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+        lease: str | None = None,
     ) -> Save:
         """The rows of what a task wrote, not sealed yet.
 
@@ -170,7 +185,7 @@ class Rows:
         status: Status | None = None
         if not place.ns:
             status = "waiting" if INTERRUPT in channels else "failed" if ERROR in channels else None
-        return Save(writes=rows, status=status, now=_now(), told=f"{checkpoint_id}+")
+        return Save(writes=rows, status=status, now=_now(), told=f"{checkpoint_id}+", lease=lease if rows else None)
 
     def header(self, row: CheckpointRow) -> Header:
         """A checkpoint's header."""
@@ -183,7 +198,7 @@ class Rows:
         channels = {write.channel for write in writes}
         if INTERRUPT in channels or ERROR in channels:
             return "waiting" if INTERRUPT in channels else "failed"
-        return _status(header)
+        return _status(unfinished=header.unfinished)
 
     def metadata(self, row: CheckpointRow) -> CheckpointMetadata:
         """A checkpoint's metadata."""
@@ -258,6 +273,21 @@ class Rows:
         sealed = iter(self.envelope.seal_all([piece for save in saves for piece in _pieces(save)]))
         return [_with(save, sealed) for save in saves]
 
+    def seal(self, saves: Sequence[Save]) -> None:
+        """Put the rows of saves into their envelopes where they are: of many rows no second one is made.
+
+        Raises:
+            CheckpointerError: If one of them is too large; then none was.
+        """
+        sealed = iter(self.envelope.seal_all([piece for save in saves for piece in _pieces(save)]))
+        for save in saves:
+            if (row := save.checkpoint) is not None:
+                row.header, row.metadata = next(sealed), next(sealed)
+            for value in save.values:
+                value.data = next(sealed)
+            for write in save.writes:
+                write.data = next(sealed)
+
     def unsealed(self, save: Save) -> Save:
         """The rows of a save as they were before they went into their envelopes."""
         return _with(save, iter([self.envelope.open(data, place) for data, place in _pieces(save)]))
@@ -306,8 +336,14 @@ class Rows:
         )
 
 
-def _status(header: Header) -> Status:
-    return "unfinished" if header.unfinished else "done"
+def _is_fenced(configurable: Mapping[str, Any]) -> bool:
+    """Whether what saves must be alone: it goes on from the newest checkpoint, or is a run that began without any."""
+    began = configurable.get(FENCE, HEAD if RUNTIME in configurable else FORK)
+    return bool(began == HEAD)
+
+
+def _status(*, unfinished: bool) -> Status:
+    return "unfinished" if unfinished else "done"
 
 
 def _is_unfinished(values: Mapping[str, Any]) -> bool:
@@ -350,6 +386,9 @@ def _with(save: Save, pieces: Iterator[bytes]) -> Save:
         save.now,
         save.leans,
         save.told,
+        save.fenced,
+        save.lease,
+        save.turn,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -22,20 +23,31 @@ from langgraph.checkpoint.base import (
 
 from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
+from petal.checkpoints.leases import LEASE, Leases
 from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.names import hexadecimal
 from petal.checkpoints.notes import Note, in_order, key_of
 from petal.checkpoints.pruning import Upkeep, prune_all
-from petal.checkpoints.recall import Found, Recall
-from petal.checkpoints.records import CheckpointQuery, OrphanedSave, Reader, Save, Store, Transaction
+from petal.checkpoints.recall import LIGHT, Found, Recall
+from petal.checkpoints.records import (
+    CheckpointQuery,
+    OrphanedSave,
+    Reader,
+    Save,
+    StaleSave,
+    Store,
+    Transaction,
+    WouldWaitError,
+)
 from petal.checkpoints.retention import RetentionReport
-from petal.checkpoints.rows import Namespace, Rows, Saved
+from petal.checkpoints.rows import FENCE, FORK, HEAD, Namespace, Rows, Saved
 from petal.checkpoints.search import Search
 from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery
 from petal.checkpoints.values import BUNDLED
 from petal.checkpoints.verification import Damage, damages
 from petal.core.config.checkpointer import Durability
 from petal.core.config.retention import Retention
+from petal.errors import CheckpointConflictError
 
 T = TypeVar("T")
 
@@ -53,6 +65,7 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
 
     Attributes:
         durability: When a superstep counts as done, for runs that do not say.
+        leases: Which runs have which threads.
     """
 
     def __init__(
@@ -67,8 +80,9 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         super().__init__()
         self.durability: Durability = durability
         self._rows = rows
-        self._engine = Engine(store, rows.sealed)  # shared by the clones that with_allowlist makes
+        self._engine = Engine(store, rows.seal)  # shared by the clones that with_allowlist makes
         self._recall = Recall(rows, cache_bytes)
+        self.leases = Leases(self._engine)
         self._upkeep = None if retention is None else Upkeep(self._engine, rows, self._recall, retention)
 
     @property
@@ -85,15 +99,26 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         """Finishes what was begun, then closes all connections. Closing twice is fine."""
         if self._upkeep is not None:
             self._upkeep.close()
+        self.leases.close()
         self._engine.close()
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of the thread in the config's namespace."""
         found = self._engine.read(partial(self._recall.found, Namespace.of(config), get_checkpoint_id(config)))
-        return None if found is None else self._made(found)
+        return None if found is None else _begun(self._made(found), config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
+        if get_checkpoint_id(config) is None:
+            place = Namespace.of(config)
+            weight = self._recall.weight(place)
+            if weight is None or weight <= LIGHT:
+                with suppress(WouldWaitError):
+                    head = await self._engine.head((place.thread_id, place.ns), at_once=weight is not None)
+                    if head is None:
+                        return None
+                    if (found := self._recall.at_hand(head)) is not None:
+                        return _begun(self._rows.checkpoint_tuple(*found), config)
         return await self._engine.later(partial(self.get_tuple, config))
 
     def list(
@@ -151,10 +176,11 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         if known is None:
             known = self._engine.read(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
         made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        try:
-            self._engine.save(made.save)
-        except OrphanedSave:
-            made = self._saved_anew(place, config, checkpoint, metadata, new_versions)
+        with _conflicts(config):
+            try:
+                self._engine.save(made.save)
+            except OrphanedSave:
+                made = self._saved_anew(place, config, checkpoint, metadata, new_versions)
         return self._remembered(place, made)
 
     async def aput(
@@ -170,11 +196,12 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         if known is None:
             known = await self._engine.aread(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
         made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        try:
-            await self._engine.asave(made.save)
-        except OrphanedSave:
-            anew = partial(self._saved_anew, place, config, checkpoint, metadata, new_versions)
-            made = await self._engine.later(anew)
+        with _conflicts(config):
+            try:
+                await self._engine.asave(made.save)
+            except OrphanedSave:
+                anew = partial(self._saved_anew, place, config, checkpoint, metadata, new_versions)
+                made = await self._engine.later(anew)
         return self._remembered(place, made)
 
     def put_writes(
@@ -185,13 +212,15 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         Raises:
             CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
         """
-        self._engine.save(self._written(config, writes, task_id, task_path))
+        with _conflicts(config):
+            self._engine.save(self._written(config, writes, task_id, task_path))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """As `put_writes`."""
-        await self._engine.asave(self._written(config, writes, task_id, task_path))
+        with _conflicts(config):
+            await self._engine.asave(self._written(config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes all that a thread holds; an unknown one is no error."""
@@ -401,7 +430,8 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         id = get_checkpoint_id(config)
         if id is None:
             raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
-        return self._rows.writes(Namespace.of(config), id, writes, task_id, task_path)
+        lease = config["configurable"].get(LEASE)
+        return self._rows.writes(Namespace.of(config), id, writes, task_id, task_path, lease)
 
     def _saved_anew(
         self,
@@ -437,15 +467,15 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
                     )
                 )
                 made.versions[channel] = replace(version, alone=())
-        self._recall.remember(place, made.header, made.versions)
+        self._recall.remember(place, made.outline, made.versions)
         if self._upkeep is not None:
             self._upkeep.saved()
-        return place.config(made.header.checkpoint["id"])
+        return place.config(made.outline.id)
 
     def _made(self, found: Found) -> CheckpointTuple:
         row, header, versions, writes = found
         made = self._rows.checkpoint_tuple(row, header, versions, writes)
-        self._recall.remember(Namespace(row.thread_id, row.ns), header, versions)
+        self._recall.remember(Namespace(row.thread_id, row.ns), header.outline, versions)
         return made
 
     def _page(self, search: Search) -> tuple[builtins.list[CheckpointTuple], Search | None]:
@@ -469,6 +499,22 @@ class PetalSaver(Closable, BaseCheckpointSaver[str]):
         for thread_id in thread_ids:
             self._recall.forget(thread_id)
         return done
+
+
+def _begun(found: CheckpointTuple, config: RunnableConfig) -> CheckpointTuple:
+    """Says, in each save of a run that goes on from here, whether it named the checkpoint where it began."""
+    configurable = found.config["configurable"]
+    if not configurable["checkpoint_ns"]:
+        configurable[FENCE] = HEAD if get_checkpoint_id(config) is None else FORK
+    return found
+
+
+@contextmanager
+def _conflicts(config: RunnableConfig) -> Iterator[None]:
+    try:
+        yield
+    except StaleSave as error:
+        raise CheckpointConflictError(str(config["configurable"]["thread_id"]), lost=error.lost) from None
 
 
 def _ids(ids: Sequence[str]) -> list[str]:

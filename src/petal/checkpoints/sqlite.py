@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from petal.checkpoints import sqlite_sql as sql
-from petal.checkpoints.records import Reader, Save, Transaction
+from petal.checkpoints.records import Head, Reader, Save, Transaction, WouldWaitError
 from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file
 from petal.checkpoints.sqlite_rows import SqliteReader, SqliteTransaction
 from petal.core.config.checkpointer import MEMORY_FILE, SqliteOptions
@@ -60,6 +60,8 @@ class SqliteStore:
         self._room = Semaphore(self.readers)
         self._pool = Lock()
         self._idle: list[sqlite3.Connection] = []
+        self._glancing = Lock()
+        self._glance: sqlite3.Connection | None = None
 
     def open(self) -> None:
         try:
@@ -76,8 +78,10 @@ class SqliteStore:
             raise CheckpointerUnavailableError(self.where, f"{error.strerror}: {error.filename}", hint) from error
 
     def close(self) -> None:
-        with self._writing, self._pool:
+        with self._writing, self._pool, self._glancing:
             writer, self._writer = self._writer, None
+            if self._glance is not None:
+                self._glance.close()
             for connection in self._idle:
                 connection.close()
             self._idle.clear()
@@ -109,17 +113,31 @@ class SqliteStore:
         with self.reader() as reader:
             return ask(reader)
 
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        return self.read(lambda reader: reader.heads(places))
+
+    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        lock = self._writing if self._in_memory else self._glancing
+        if not lock.acquire(blocking=False):
+            raise WouldWaitError
+        try:
+            return SqliteReader(self._glanced()).heads(places)
+        except sqlite3.Error as error:
+            raise WouldWaitError from error
+        finally:
+            lock.release()
+
     def translated(self, error: Exception) -> Exception | None:
         return meaning(self.where, error) if isinstance(error, sqlite3.Error) else None
 
-    def _connected(self, mode: str) -> sqlite3.Connection:
+    def _connected(self, mode: str, patience: float) -> sqlite3.Connection:
         path = Path(self._file)
         if mode == "ro" and not path.is_file():
             raise no_such_file(self.where)
         return sqlite3.connect(
             MEMORY_FILE if self._in_memory else f"file:{quote(str(path.absolute()))}?mode={mode}",
             uri=not self._in_memory,
-            timeout=self._patience,
+            timeout=patience,
             isolation_level=None,  # transactions begin where this module says so
             check_same_thread=False,  # whoever holds the lock, or the connection from the pool, uses it alone
             cached_statements=STATEMENTS,
@@ -127,7 +145,7 @@ class SqliteStore:
 
     def _prepared(self) -> sqlite3.Connection:
         """The writing connection, to tables of this version."""
-        connection = self._connected("ro" if self._read_only else "rwc")
+        connection = self._connected("ro" if self._read_only else "rwc", self._patience)
         try:
             if not self._read_only:
                 # Both count only where there is nothing yet.
@@ -214,9 +232,22 @@ class SqliteStore:
                 raise CheckpointerUnavailableError.closed(self.where)
             if self._idle:
                 return self._idle.pop()
-        connection = self._connected("ro" if self._read_only else "rw")
+        return self._reading(self._patience)
+
+    def _reading(self, patience: float) -> sqlite3.Connection:
+        connection = self._connected("ro" if self._read_only else "rw", patience)
         connection.execute("PRAGMA query_only = ON")
         return connection
+
+    def _glanced(self) -> sqlite3.Connection:
+        """A connection that reads in one statement, and never waits for a lock."""
+        if self._writer is None:
+            raise WouldWaitError  # it is closed, which a read says
+        if self._in_memory:
+            return self._writer
+        if self._glance is None:
+            self._glance = self._reading(patience=0)
+        return self._glance
 
     def _returned(self, connection: sqlite3.Connection) -> None:
         with self._pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,23 @@ from sqlite3 import Connection
 from typing import Any
 
 from petal.checkpoints import sqlite_sql as sql
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, OrphanedSave, Save, Status, ValueRow, WriteRow
+from petal.checkpoints.records import (
+    Beat,
+    CheckpointQuery,
+    CheckpointRow,
+    Claim,
+    Head,
+    LeaseRow,
+    OrphanedSave,
+    Release,
+    Save,
+    StaleSave,
+    Status,
+    Turn,
+    ValueRow,
+    WriteRow,
+    heads_of,
+)
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery, made_at
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,6 +45,14 @@ class SqliteReader:
         else:
             found = self._connection.execute(sql.ONE_CHECKPOINT, (thread_id, ns, id)).fetchone()
         return CheckpointRow(*found) if found else None
+
+    def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+        wanted = [part for place in places for part in place]
+        return heads_of(
+            row
+            for part in _portions(sql.HEADS_WITH_WRITES, 2, wanted)
+            for row in self._connection.execute(*part).fetchall()
+        )
 
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
         groups = sorted(query.labels, key=len)
@@ -70,6 +95,20 @@ class SqliteReader:
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._connection.execute(sql.NOTES, (thread_id, channel))]
 
+    def leases(self, thread_id: str) -> list[LeaseRow]:
+        found = self._connection.execute(sql.LEASES, (time.time(), thread_id))
+        return [
+            LeaseRow(thread_id, owner, process, run_id, bool(urgent), bool(holds), wish, bool(is_alive))
+            for owner, process, run_id, urgent, holds, wish, is_alive in found
+        ]
+
+    def wishes(self, process: str) -> list[LeaseRow]:
+        found = self._connection.execute(sql.WISHES, (process,))
+        return [
+            LeaseRow(thread_id, owner, process, run_id, bool(urgent), bool(holds), wish)
+            for thread_id, owner, run_id, urgent, holds, wish in found
+        ]
+
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         conditions, values = ["TRUE"], []
         if query.before is not None:
@@ -90,6 +129,8 @@ class SqliteReader:
         ]
 
 
+FORGOTTEN = 3600.0
+"""Seconds after which a process that is no longer heard of is not even remembered."""
 PORTIONS = (64, 16, 8, 4, 3, 2, 1)
 """How many rows a statement may have: few numbers, so that all of these statements stay prepared."""
 
@@ -144,6 +185,9 @@ class SqliteTransaction(SqliteReader):
         grown = _Growths()
         for save in saves:
             now = grown.now(save)
+            if save.turn is not None:
+                self._take(save.turn)
+            self._require(save)
             if (row := save.checkpoint) is not None:
                 if save.leans is not None:
                     parent = self.checkpoint(row.thread_id, row.ns, row.parent_id)
@@ -161,7 +205,7 @@ class SqliteTransaction(SqliteReader):
                 grown.of(write.thread_id, now, save).size += self._write(write)
         self._index(grown)
 
-    def add_all(self, saves: Iterable[Save]) -> bool:
+    def add_all(self, saves: Sequence[Save]) -> bool:
         """Write saves of which nothing is there yet, as nearly all are: many rows a statement.
 
         Each statement gives Python's lock away and waits for it again, which takes longer than to write the rows.
@@ -175,6 +219,8 @@ class SqliteTransaction(SqliteReader):
         values: list[Any] = []
         writes: list[Any] = []
         parents: dict[tuple[str, str, str | None, str], None] = {}
+        if not self._in_turn(saves):
+            return False
         for save in saves:
             now = grown.now(save)
             if (row := save.checkpoint) is not None:
@@ -210,6 +256,15 @@ class SqliteTransaction(SqliteReader):
             raise OrphanedSave
         self._index(grown)
         return True
+
+    def grant(self, lease: LeaseRow) -> None:
+        self._cursor.execute(sql.GRANT, (lease.thread_id, lease.owner))
+
+    def ask(self, lease: LeaseRow, wish: str) -> None:
+        self._cursor.execute(sql.ASK, (wish, lease.thread_id, lease.owner))
+
+    def revoke(self, lease: LeaseRow) -> None:
+        self._cursor.execute(sql.RELEASE, (lease.thread_id, lease.owner))
 
     def claim(self, task: str) -> bool:
         return True  # there is one writer at a time
@@ -251,6 +306,73 @@ class SqliteTransaction(SqliteReader):
             self._connection.execute(sql.RECOUNT, (thread_id, head, count, int(size), *times))
         else:
             self._connection.execute(sql.FORGET, (thread_id,))
+
+    def _in_turn(self, saves: Sequence[Save]) -> bool:
+        """Whether all checkpoints that must follow on the newest one do; who has which thread is changed on the way.
+
+        Raises:
+            StaleSave: If a run has lost its lease.
+        """
+        places = {
+            (row.thread_id, row.ns): None for save in saves if save.fenced and (row := save.checkpoint) is not None
+        }
+        heads: dict[tuple[str, str], str | None] = {}
+        for part in _portions(sql.HEADS, 2, [part for place in places for part in place]):
+            for thread_id, ns, head in self._cursor.execute(*part):
+                heads[thread_id, ns] = head
+        self._require_held({(_thread_of(save), save.lease): None for save in saves if save.lease is not None})
+        released = set[str]()
+        for save in saves:
+            if save.turn is not None:
+                self._take(save.turn)
+                if isinstance(save.turn, Release):
+                    released.add(save.turn.owner)
+            if save.lease in released:
+                raise StaleSave(lost=True)
+            row = save.checkpoint
+            if row is not None and (place := (row.thread_id, row.ns)) in heads:
+                head = heads[place]
+                if row.id == head or (save.fenced and head not in (None, row.parent_id)):
+                    return False
+                heads[place] = max(row.id, head or "")
+        return True
+
+    def _require(self, save: Save) -> None:
+        """As `_in_turn`, of one save. A checkpoint that is there already was in turn when it was written."""
+        if save.lease is not None:
+            self._require_held({(_thread_of(save), save.lease): None})
+        if save.fenced and (row := save.checkpoint) is not None:
+            head = self.checkpoint(row.thread_id, row.ns, None)
+            if head is None or head.id == row.parent_id:
+                return
+            if self.checkpoint(row.thread_id, row.ns, row.id) is not None:
+                return
+            if row.parent_id is None or self.checkpoint(row.thread_id, row.ns, row.parent_id) is not None:
+                raise StaleSave
+
+    def _require_held(self, claims: dict[tuple[str, str | None], None]) -> None:
+        wanted = [part for claim in claims for part in claim]
+        held = sum(self._cursor.execute(*part).fetchone()[0] for part in _portions(sql.HELD, 2, wanted))
+        if 2 * held != len(wanted):
+            raise StaleSave(lost=True)
+
+    def _take(self, turn: Turn) -> None:
+        match turn:
+            case Claim():
+                columns = {
+                    "thread": turn.thread_id,
+                    "owner": turn.owner,
+                    "process": turn.process,
+                    "run": turn.run_id,
+                    "urgent": turn.is_urgent,
+                }
+                self._cursor.execute(sql.CLAIM, columns)
+            case Release():
+                self._cursor.execute(sql.RELEASE, (turn.thread_id, turn.owner))
+            case Beat():
+                now = time.time()
+                self._cursor.execute(sql.BEAT, (turn.process, now + turn.seconds))
+                self._cursor.execute(sql.BURY, (now - FORGOTTEN,))
 
     def _index(self, grown: _Growths) -> None:
         """Each thread's entry in the index is written once."""
@@ -344,6 +466,11 @@ def _conditions(
 
 def _has_one_of(labels: Sequence[bytes]) -> str:
     return sql.HAS_LABEL.format(labels=", ".join("?" * len(labels)))
+
+
+def _thread_of(save: Save) -> str:
+    """The thread of a save that has rows."""
+    return save.checkpoint.thread_id if save.checkpoint is not None else save.writes[0].thread_id
 
 
 def _ticks(moment: datetime | None) -> int:

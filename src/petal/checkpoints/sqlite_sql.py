@@ -79,6 +79,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
         "CREATE INDEX petal_labels_newest ON petal_labels (label, checkpoint_id, thread_id, ns)",
+        """
+        CREATE TABLE petal_leases (
+            ticket INTEGER PRIMARY KEY,
+            thread_id TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            process TEXT NOT NULL,
+            run_id TEXT NOT NULL,
+            urgent INTEGER NOT NULL,
+            holds INTEGER NOT NULL,
+            wish TEXT NOT NULL DEFAULT ''
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX petal_leases_thread ON petal_leases (thread_id, owner)",
+        """
+        CREATE TABLE petal_processes (
+            process TEXT NOT NULL PRIMARY KEY,
+            expires REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
     ),
 )
 """Statements that lead from each format to the next. What was published is never changed, only added to."""
@@ -142,11 +161,55 @@ VALUES {rows} ON CONFLICT (thread_id) DO UPDATE SET
     updated = max(updated, excluded.updated)
 """
 
+HEADS = """
+WITH n (thread_id, ns) AS (VALUES {rows})
+SELECT n.thread_id, n.ns, (SELECT max(id) FROM petal_checkpoints c WHERE c.thread_id = n.thread_id AND c.ns = n.ns)
+FROM n
+"""
+HELD = """
+WITH n (thread_id, owner) AS (VALUES {rows})
+SELECT count(*) FROM n
+CROSS JOIN petal_leases l ON l.thread_id = n.thread_id AND l.owner = n.owner AND l.holds
+"""
+CLAIM = """
+INSERT INTO petal_leases (thread_id, owner, process, run_id, urgent, holds)
+VALUES (:thread, :owner, :process, :run, :urgent, NOT EXISTS (SELECT 1 FROM petal_leases WHERE thread_id = :thread))
+"""
+RELEASE = "DELETE FROM petal_leases WHERE thread_id = ? AND owner = ?"
+BEAT = """
+INSERT INTO petal_processes (process, expires) VALUES (?, ?)
+ON CONFLICT (process) DO UPDATE SET expires = excluded.expires
+"""
+BURY = "DELETE FROM petal_processes WHERE expires < ?"
+GRANT = "UPDATE petal_leases SET holds = 1 WHERE thread_id = ? AND owner = ?"
+ASK = "UPDATE petal_leases SET wish = ? WHERE thread_id = ? AND owner = ?"
+LEASES = """
+SELECT l.owner, l.process, l.run_id, l.urgent, l.holds, l.wish, coalesce(p.expires > ?, FALSE)
+FROM petal_leases l LEFT JOIN petal_processes p ON p.process = l.process
+WHERE l.thread_id = ? ORDER BY l.holds DESC, l.urgent DESC, l.ticket
+"""
+WISHES = """
+SELECT thread_id, owner, run_id, urgent, holds, wish FROM petal_leases WHERE process = ? AND wish <> ''
+"""
+
 CHECKPOINT = """
 SELECT thread_id, ns, id, parent_id, source, step, run_id, header, metadata, name FROM petal_checkpoints
 """
 ONE_CHECKPOINT = CHECKPOINT + " WHERE thread_id = ? AND ns = ? AND id = ?"
 HEAD = CHECKPOINT + " WHERE thread_id = ? AND ns = ? ORDER BY id DESC LIMIT 1"
+HEADS_WITH_WRITES = """
+WITH n (thread_id, ns) AS (VALUES {rows}),
+h AS MATERIALIZED (
+    SELECT c.* FROM n CROSS JOIN petal_checkpoints c ON c.rowid = (
+        SELECT rowid FROM petal_checkpoints WHERE thread_id = n.thread_id AND ns = n.ns ORDER BY id DESC LIMIT 1
+    )
+)
+SELECT thread_id, ns, id, parent_id, source, step, run_id, header, metadata, name FROM h
+UNION ALL
+SELECT w.thread_id, w.ns, w.checkpoint_id, w.task_id, w.channel, w.idx, w.task_path, w.data, NULL, NULL
+FROM h CROSS JOIN petal_writes w ON w.thread_id = h.thread_id AND w.ns = h.ns AND w.checkpoint_id = h.id
+"""
+"""The newest checkpoints, then their writes, which have no name."""
 CHECKPOINTS = """
 SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM petal_checkpoints c WHERE {conditions} ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT ?

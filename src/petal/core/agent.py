@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,13 +15,14 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StreamMode
 
 from petal.core.config.agent import AgentConfig
-from petal.core.config.checkpointer import CheckpointerConfig, Durability
+from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
 from petal.core.models.source import ModelSource
 from petal.core.portal import Portal
 from petal.core.questions import OnPending, admitted, refusals
 from petal.core.steps.llm import INPUT
 from petal.core.steps.prompts import keys_of
 from petal.core.thread import Thread
+from petal.core.turns import turn
 from petal.errors import AgentConfigurationError, CheckpointerRequiredError, ThreadIdRequiredError
 from petal.tools.toolbox import Toolbox
 from petal.types.state import state_keys
@@ -89,6 +90,8 @@ class Agent:
         checkpoint_id: str | None = None,
         durability: Durability | None = None,
         on_pending: OnPending = "error",
+        on_conflict: OnConflict | None = None,
+        conflict_timeout: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the agent to its end, or to a question.
@@ -104,6 +107,10 @@ class Agent:
             on_pending: What new input does on a thread that waits for an answer: `"error"`, or `"abandon"`: the
                 question is given up, with what steps beside it had done, and the input begins anew. Input at a
                 `checkpoint_id` begins a branch, so it needs neither.
+            on_conflict: What to do while another run has the thread, here or in another process: `"wait"` in the
+                order of arrival; `"reject"`; `"interrupt"`: stop the other one before its next step, and go on with
+                what it left; `"rollback"`: also remove what it saved. Default: the checkpointer's, `"wait"` unless set.
+            conflict_timeout: Seconds to wait for the thread at most. Default: the checkpointer's, 300 unless set.
             kwargs: What LangGraph's `ainvoke` takes besides.
 
         Returns:
@@ -112,15 +119,19 @@ class Agent:
         Raises:
             ThreadIdRequiredError: If a checkpointer is on and no thread is named.
             ModelError: If a step's model cannot be had; nothing is saved then.
+            ThreadBusyError: If another run has the thread, and this one is not to wait, or not so long.
+            RunStoppedError: If a later run stopped this one.
+            CheckpointConflictError: If something else changed the thread while this run was under way.
             PendingInterruptError: If it is new input and a question is open.
             ResumeError: If it is a `Command(resume=…)` that answers no open question; see `Thread.aresume`.
             CheckpointerError: If the state cannot be read or saved.
         """
         run = self._run(config, thread_id, checkpoint_id, durability)
         await self.aopen()
-        given = await self._admitted(input, run["config"], on_pending)
-        with refusals(given):
-            return await self.graph.ainvoke(given, **run, **kwargs)
+        async with self._turn(run, kwargs, on_conflict, conflict_timeout):
+            given = await self._admitted(input, run["config"], on_pending)
+            with refusals(given):
+                return await self.graph.ainvoke(given, **run, **kwargs)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `ainvoke`."""
@@ -138,6 +149,8 @@ class Agent:
         checkpoint_id: str | None = None,
         durability: Durability | None = None,
         on_pending: OnPending = "error",
+        on_conflict: OnConflict | None = None,
+        conflict_timeout: float | None = None,
         stream_mode: StreamMode | Sequence[StreamMode] = "updates",
         **kwargs: Any,
     ) -> AsyncGenerator[Any, None]:
@@ -151,13 +164,14 @@ class Agent:
         """
         run = self._run(config, thread_id, checkpoint_id, durability)
         await self.aopen()
-        given = await self._admitted(input, run["config"], on_pending)
-        with refusals(given):
-            async with aclosing(
-                self.graph.astream(given, stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
-            ) as items:
-                async for item in items:
-                    yield item
+        async with self._turn(run, kwargs, on_conflict, conflict_timeout):
+            given = await self._admitted(input, run["config"], on_pending)
+            with refusals(given):
+                async with aclosing(
+                    self.graph.astream(given, stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
+                ) as items:
+                    async for item in items:
+                        yield item
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """As `astream`. The run goes on only when the next item is asked for."""
@@ -299,6 +313,27 @@ class Agent:
         for model in self._models:
             await model.aclose()
 
+    @asynccontextmanager
+    async def changing(self, config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
+        """Has a config's thread to itself, as a run does, to change it; gives the config to do it with."""
+        assert self.checkpointer is not None, "an agent without one has no threads"
+        async with turn(self.checkpointer, config, "wait", self._options.conflict_timeout) as has:
+            yield has.config
+
+    @asynccontextmanager
+    async def _turn(
+        self, run: dict[str, Any], kwargs: dict[str, Any], on_conflict: OnConflict | None, timeout: float | None
+    ) -> AsyncIterator[None]:
+        """Has the run's thread for it; `run` is amended by how it is known, `kwargs` by what stops it."""
+        if self.checkpointer is None:
+            yield
+            return
+        policy = on_conflict or self._options.on_conflict
+        patience = self._options.conflict_timeout if timeout is None else timeout
+        async with turn(self.checkpointer, run["config"], policy, patience, kwargs.get("control")) as has:
+            run["config"], kwargs["control"] = has.config, has.control
+            yield
+
     async def _admitted(self, input: Any, config: RunnableConfig, on_pending: OnPending) -> Any:
         """What the graph is given for an input."""
         given = self.input_of(input)
@@ -323,9 +358,10 @@ class Agent:
             return {"config": config}
         if configurable.get("thread_id") in (None, ""):
             raise ThreadIdRequiredError
-        return {"config": config, "durability": durability or self._durability}
+        return {"config": config, "durability": durability or self._options.durability}
 
     @property
-    def _durability(self) -> Durability:
+    def _options(self) -> MemoryOptions:
+        """Those of the checkpointer that every storage has."""
         kept = self.config.checkpointer
-        return kept.options.durability if isinstance(kept, CheckpointerConfig) else "sync"
+        return kept.options if isinstance(kept, CheckpointerConfig) else MemoryOptions()

@@ -164,7 +164,8 @@ class Thread:
         Returns:
             The config of the new checkpoint.
         """
-        return await self.agent.graph.aupdate_state(self.config(checkpoint_id), values, as_node=as_node)
+        async with self.agent.changing(self.config(checkpoint_id)) as config:
+            return await self.agent.graph.aupdate_state(config, values, as_node=as_node)
 
     def update(self, values: Any, *, as_node: str | None = None, checkpoint_id: str | None = None) -> RunnableConfig:
         """As `aupdate`."""
@@ -220,10 +221,12 @@ class Thread:
         Raises:
             CheckpointNotFoundError: If there is no such checkpoint, or nothing before that many turns.
         """
-        target = to if to is not None else await self._before(turns)
-        await self.astate(target)
-        await self.agent.graph.aupdate_state(self.config(target), None, as_node="__copy__")
-        return await self.astate()
+        async with self.agent.changing(self.config()) as config:
+            target = to if to is not None else await self._before(turns)
+            await self.astate(target)
+            config["configurable"]["checkpoint_id"] = target
+            await self.agent.graph.aupdate_state(config, None, as_node="__copy__")
+            return await self.astate()
 
     def rewind(self, turns: int = 1, *, to: str | None = None) -> StateSnapshot:
         """As `arewind`."""
@@ -277,7 +280,8 @@ class Thread:
 
     async def adelete(self) -> None:
         """Delete the thread with all its checkpoints."""
-        await self._keep("adelete_thread", self.thread_id)
+        async with self.agent.changing(self.config()):
+            await self._keep("adelete_thread", self.thread_id)
 
     def delete(self) -> None:
         """As `adelete`."""

@@ -214,7 +214,7 @@ class TupleCopying:
             if len(version.alone) >= BUNDLED:
                 bundle(change, self._rows, place, channel, version.alone, made.save.now)
                 made.versions[channel] = replace(version, alone=())
-        self._recall.remember(place, made.header, made.versions)
+        self._recall.remember(place, made.outline, made.versions)
         return made.save
 
     def _parent(self, change: Transaction, place: Namespace, id: str | None) -> Content | None:

@@ -14,6 +14,7 @@ from petal.core.config.retention import Retention
 from petal.errors import CheckpointerConfigurationError, known_names
 
 Durability = Literal["sync", "async", "exit"]
+OnConflict = Literal["wait", "reject", "interrupt", "rollback"]
 """When a superstep counts as done: once it is saved, while it is being saved, or all saved at the end of the run."""
 
 MEMORY_FILE = ":memory:"
@@ -36,6 +37,12 @@ class MemoryOptions(BaseModel):
     LangGraph's is opened with them unless an engine is named."""
     durability: Durability = "sync"
     """Used by every run that does not name another one."""
+    on_conflict: OnConflict = "wait"
+    """What a run of an agent does while another one has its thread, here or in another process: `wait` for its turn;
+    `reject`: fail at once; `interrupt`: stop the other one before its next step, and go on with what it left;
+    `rollback`: also remove what it saved."""
+    conflict_timeout: float = Field(default=300.0, gt=0)
+    """Seconds that a run waits for its thread at most."""
     encryption_key_env: str | None = None
     """The environment variable with the keys (`id:base64`, the first one encrypts) for encryption at rest."""
     allow_plaintext: bool = False
