@@ -26,7 +26,7 @@ PULSE = 1.5
 """Seconds between two signs of life."""
 LISTENING = 0.25
 """Seconds between two looks at what others ask of the runs here."""
-FIRST_LOOK, LAST_LOOK = 0.02, 0.25
+FIRST_LOOK, LAST_LOOK = 0.005, 0.25
 """Seconds between two looks at whose turn it is: the first ones, and those after long. A run of this process that ends
 wakes those that wait here at once."""
 

@@ -1,0 +1,88 @@
+"""Real processes on one thread: none loses an input, and one that was given up for dead cannot write any more."""
+
+from __future__ import annotations
+
+import operator
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.factory import AgentFactory
+
+HERE = Path(__file__).parent
+ROUNDS = 500
+
+
+class Said(TypedDict, total=False):
+    said: Annotated[list[str], operator.add]
+
+
+def url_of(storage: CheckpointerConfig) -> str:
+    assert storage.config is not None
+    return storage.config.get("connection_string") or f"sqlite:///{storage.config['db_file']}"
+
+
+def said(storage: CheckpointerConfig) -> list[str]:
+    with AgentFactory(Said).add(lambda state: {}, "none").with_checkpointer(storage).build() as agent:
+        values: Said = agent.thread("t").state().values
+    return values["said"]
+
+
+@contextmanager
+def process(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, str(HERE / script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as begun:
+        try:
+            yield begun
+        finally:
+            begun.kill()
+
+
+def test_a_thousand_rounds_of_two_processes_lose_and_double_nothing(durable_storage: CheckpointerConfig) -> None:
+    url = url_of(durable_storage)
+    with process("rounds.py", url, "a", str(ROUNDS)) as a, process("rounds.py", url, "b", str(ROUNDS)) as b:
+        for one in a, b:
+            assert one.communicate(timeout=200)[0] == ""
+            assert one.returncode == 0
+    lines = said(durable_storage)
+    inputs, answers = lines[::2], lines[1::2]
+    assert answers == [f"answer to {given}" for given in inputs]
+    for name in "a", "b":
+        mine = [given for given in inputs if given.startswith(name)]
+        assert mine == [f"{name} {number}" for number in range(ROUNDS)]
+    assert len(inputs) == 2 * ROUNDS
+
+
+def test_a_stopped_process_that_wakes_after_its_thread_went_elsewhere_cannot_write(
+    durable_storage: CheckpointerConfig,
+) -> None:
+    with process("held.py", url_of(durable_storage), "sleeper") as sleeper:
+        assert sleeper.stdout is not None
+        assert sleeper.stdin is not None
+        assert sleeper.stdout.readline() == "in its step\n"
+        sleeper.send_signal(signal.SIGSTOP)
+        with process("held.py", url_of(durable_storage), "other") as other:
+            assert other.communicate("go on\n", timeout=60)[0] == "in its step\n['sleeper', 'other', 'held']\n"
+        sleeper.send_signal(signal.SIGCONT)
+        told = sleeper.communicate("go on\n", timeout=60)[0]
+    assert "conflict: This run no longer has thread 't'" in told
+    assert said(durable_storage) == ["sleeper", "other", "held"]
+
+
+def test_the_thread_of_a_killed_process_is_free_again(durable_storage: CheckpointerConfig) -> None:
+    with process("held.py", url_of(durable_storage), "killed") as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "in its step\n"
+        with process("held.py", url_of(durable_storage), "next") as following:
+            killed.kill()
+            assert following.communicate("go on\n", timeout=60)[0] == "in its step\n['killed', 'next', 'held']\n"
