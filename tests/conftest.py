@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -142,6 +143,59 @@ def durable_storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
     return _storage(request.param, request)
 
 
+class StrictHistory:
+    """Refuses a conversation that OpenAI refuses: a tool call without a result behind it, or a result without a call.
+
+    Args:
+        app: The server that gets every other request.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith("/chat/completions"):
+            await self._app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+        if problem := history_problem(json.loads(body)["messages"]):
+            error = {"message": problem, "type": "invalid_request_error", "param": "messages", "code": None}
+            text = json.dumps({"error": error}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": text})
+            return
+        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Any:
+            return next(parts, None) or await receive()
+
+        await self._app(scope, again, send)
+
+
+def history_problem(messages: list[dict[str, Any]]) -> str | None:
+    """What OpenAI has to say against a request's messages."""
+    waiting: list[str] = []
+    for message in [*messages, {"role": "end"}]:
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in waiting:
+                return "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+            waiting.remove(message["tool_call_id"])
+            continue
+        if waiting:
+            return (
+                "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+                f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(waiting)}"
+            )
+        waiting = [call["id"] for call in message.get("tool_calls") or ()]
+        if not all(isinstance(id, str) for id in waiting):
+            return "Invalid type for 'messages.tool_calls.id': expected a string, but got null instead."
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class OpenAIServer:
     """A server on this machine that speaks OpenAI's protocol; `reply` and `call_tool` script its next answers."""
@@ -183,7 +237,9 @@ class OpenAIServer:
 
 @pytest.fixture(scope="session")
 def _openai_server() -> Iterator[OpenAIServer]:
-    with LLMockServer() as server:
+    server = LLMockServer()
+    server.app.add_middleware(StrictHistory)
+    with server:
         yield OpenAIServer(server)
 
 

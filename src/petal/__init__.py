@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from petal.core.config.agent import AgentConfig, LLMConfig, StepConfig
     from petal.core.config.checkpointer import CheckpointerConfig
     from petal.core.factory import AgentFactory
+    from petal.core.steps.history import healthy
     from petal.core.steps.registry import StepRegistry
     from petal.errors import PetalError
     from petal.types.state import ConversationState, DefaultState
@@ -35,6 +36,7 @@ _HOMES = {
     "StepConfig": "petal.core.config.agent",
     "StepRegistry": "petal.core.steps.registry",
     "Thread": "petal.core.agent",
+    "healthy": "petal.core.steps.history",
     "open_checkpointer": "petal.checkpoints",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "StepRegistry",
     "Thread",
     "__version__",
+    "healthy",
     "open_checkpointer",
 ]
 

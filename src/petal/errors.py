@@ -26,6 +26,9 @@ PetalError
     ├── CheckpointerConfigurationError (ValueError)
     ├── CheckpointerUnavailableError (ConnectionError)
     ├── CheckpointNotFoundError (LookupError)
+    │   └── BranchNotFoundError              … nor a branch of that name
+    ├── BranchNameError (ValueError)         what can be no name of a branch
+    ├── BranchExistsError (ValueError)       another checkpoint has that name
     ├── CheckpointCorruptionError
     ├── StateVersionError                    state was written by a version of the agent that this one cannot read
     │   └── MigrationError                   … since what brings it to this version failed
@@ -396,6 +399,54 @@ class CheckpointNotFoundError(CheckpointerError, LookupError):
     def __str__(self) -> str:
         what = "no checkpoints" if self.checkpoint_id is None else f"no checkpoint {self.checkpoint_id!r}"
         return f"Thread {self.thread_id!r} has {what}; `petal threads list` lists the threads there are."
+
+
+class BranchNotFoundError(CheckpointNotFoundError):
+    """A thread has neither a branch of that name nor a checkpoint of that id.
+
+    Attributes:
+        known: The names that it has.
+    """
+
+    def __init__(self, thread_id: str, name: str, known: Sequence[str] = ()) -> None:
+        super().__init__(thread_id, name)
+        self.args = (thread_id, name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return (
+            f"Thread {self.thread_id!r} has no checkpoint {self.name!r}, and no branch of that name. "
+            f"{known_names(self.name, self.known)}"
+        )
+
+
+class BranchNameError(CheckpointerError, ValueError):
+    """A text can be no name of a branch. Nothing was changed."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"{self.name!r} can be no name of a branch: {self.problem}. Take a few letters, e.g. 'what-if'."
+
+
+class BranchExistsError(CheckpointerError, ValueError):
+    """Another checkpoint of the thread has that name. Nothing was changed.
+
+    Attributes:
+        checkpoint_id: The checkpoint that has it.
+    """
+
+    def __init__(self, thread_id: str, name: str, checkpoint_id: str) -> None:
+        super().__init__(thread_id, name, checkpoint_id)
+        self.thread_id, self.name, self.checkpoint_id = thread_id, name, checkpoint_id
+
+    def __str__(self) -> str:
+        return (
+            f"Thread {self.thread_id!r} has a branch {self.name!r} already, at checkpoint {self.checkpoint_id!r}; take "
+            "another name, or drop that one first."
+        )
 
 
 class CheckpointCorruptionError(CheckpointerError):

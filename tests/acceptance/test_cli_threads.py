@@ -73,8 +73,13 @@ def test_threads_are_listed(petal: Petal, kept: str) -> None:
     listed = petal("list", "--db", kept)
     assert listed.returncode == 0, listed.stderr
     head, *lines = listed.stdout.splitlines()
-    assert head.split() == ["UPDATED", "CHECKPOINTS", "THREAD"]
-    assert [line.split()[-1] for line in lines] == ["failed", "waits", "user-12", "user-1"]
+    assert head.split() == ["UPDATED", "CHECKPOINTS", "STATUS", "THREAD"]
+    assert [line.split()[-2:] for line in lines] == [
+        ["failed", "failed"],
+        ["waiting", "waits"],
+        ["done", "user-12"],
+        ["done", "user-1"],
+    ]
     few = json.loads(petal("list", "--json", "-n", "2", PETAL_DB=kept).stdout)
     assert [thread["thread_id"] for thread in few] == ["failed", "waits"]
     assert all(thread["updated"] and thread["checkpoints"] for thread in few)

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypedDict
 
+import pytest
+
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
+from petal.errors import NothingToResumeError
 
 HERE = Path(__file__).parent
 ROUNDS = 500
@@ -86,3 +89,20 @@ def test_the_thread_of_a_killed_process_is_free_again(durable_storage: Checkpoin
         with process("held.py", url_of(durable_storage), "next") as following:
             killed.kill()
             assert following.communicate("go on\n", timeout=60)[0] == "in its step\n['killed', 'next', 'held']\n"
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_crash_before_the_first_checkpoint_does_not_lose_the_input(
+    durable_storage: CheckpointerConfig, durability: str
+) -> None:
+    with process("killed_input.py", url_of(durable_storage), durability) as killed:
+        killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    with (
+        AgentFactory(Said).add(lambda state: {"said": ["done"]}, "die").with_checkpointer(durable_storage).build() as a
+    ):
+        thread = a.thread("t")
+        assert thread.resume()["said"] == ["before", "answer", "start", "done"]
+        with pytest.raises(NothingToResumeError):
+            thread.resume()
+        assert thread.state().values["said"] == ["before", "answer", "start", "done"]

@@ -111,6 +111,22 @@ def names(store: Store, **query: Any) -> list[str]:
     return [entry.thread_id for entry in store.read(lambda reader: reader.threads(ThreadQuery(**query)))]
 
 
+def test_heads_are_the_newest_of_each_place_with_their_writes(store: Store) -> None:
+    saved(
+        store, checkpoint("1"), checkpoint("3"), checkpoint("2"), checkpoint("1", ns="inner"), checkpoint("9", "other")
+    )
+    writes = [write(0, b"c", "b", "~1", "3"), write(1, b"b", "a", "~1", "3"), write(0, b"a", "a", "~1", "3")]
+    store.commit([Save(writes=[*writes, write(0, b"of another")])])
+    places = [("t", ""), ("t", "inner"), ("t", "none"), ("nobody", "")]
+    with store.transaction() as change:
+        in_change = change.heads(places)
+    for heads in (in_change, store.heads(places), store.read(lambda reader: reader.heads(places))):
+        assert {place: row.id for place, (row, _) in heads.items()} == {("t", ""): "3", ("t", "inner"): "1"}
+        assert replace(heads["t", ""][0], labels=()) == checkpoint("3")
+        assert heads["t", ""][1] == writes[::-1]
+        assert heads["t", "inner"][1] == []
+
+
 def test_rows_come_back_as_they_went_in(store: Store) -> None:
     """Every column of every kind of row is kept, empty and absent ones too."""
     row = checkpoint("1", ns="sub|a:1", parent_id="0", run_id="run", labels=(RED,), header=b"\0\xff", metadata=b"")

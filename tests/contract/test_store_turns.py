@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
 
 from petal.checkpoints import open_checkpointer
+from petal.checkpoints.notes import INPUT
 from petal.checkpoints.records import Beat, CheckpointRow, Claim, LeaseRow, Release, Save, StaleSave, Store, WriteRow
+from petal.checkpoints.threads import ThreadQuery
 from petal.core.config.checkpointer import CheckpointerConfig
 
 
@@ -165,3 +168,16 @@ def test_a_save_that_is_made_again_is_in_turn(store: Store) -> None:
     with store.transaction() as rows:
         rows.save(group[1])
     assert ids(store) == "2"
+
+
+def test_a_release_takes_the_input_along(store: Store) -> None:
+    store.commit([alive(), claim("a"), Save(checkpoint("1"), now="2026-01-01T00:00:00+00:00")])
+    before = store.read(lambda reader: reader.threads(ThreadQuery()))
+    kept = replace(write("input"), channel=INPUT)
+    store.commit([Save(writes=[kept, write("1")], now="2026-01-01T00:00:00+00:00")])
+    assert [row.data for row in store.read(lambda reader: reader.notes("t", INPUT))] == [b"write"]
+    store.commit([Save(turn=Release("t", "a", "input")), Save(turn=Release("t", "", "input"))])
+    assert store.read(lambda reader: reader.notes("t", INPUT)) == []
+    [after] = store.read(lambda reader: reader.threads(ThreadQuery()))
+    assert after.size - before[0].size == len(b"write")
+    store.commit([Save(turn=Release("unknown", "a", "input"))])

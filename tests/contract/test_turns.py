@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
@@ -18,7 +19,7 @@ from langgraph.types import Command, interrupt
 
 from petal.checkpoints import leases, open_checkpointer
 from petal.checkpoints.leases import STOP, Lease
-from petal.checkpoints.records import LeaseRow, Reader
+from petal.checkpoints.records import Beat, Claim, LeaseRow, Reader, Save
 from petal.checkpoints.saver import PetalSaver
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -332,6 +333,40 @@ async def test_a_heart_that_cannot_reach_the_database_beats_on(
         gate.opened.set()
         await run
     assert not mine._beat_once()
+
+
+async def test_that_a_process_of_this_machine_has_ended_is_seen_at_once(storage: CheckpointerConfig) -> None:
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await ended.wait()
+    async with gated(storage, last) as agent:
+        assert (await agent.ainvoke({"log": [0]}, thread_id="t"))["log"] == [0, "last", "last"]
+        assert isinstance(agent.checkpointer, PetalSaver)
+        engine, home = agent.checkpointer._engine, leases._home()
+        gone, foreign = f"x {home} {ended.pid}", f"y elsewhere {ended.pid}"
+        await engine.asave(Save(turn=Beat(gone, 60)))
+        await engine.asave(Save(turn=Beat(foreign, 60)))
+        await engine.asave(Save(turn=Claim("t", "ended", gone, "run", is_urgent=False)))
+        await engine.asave(Save(turn=Claim("u", "elsewhere", foreign, "run", is_urgent=False)))
+        assert len((await agent.ainvoke({"log": [1]}, thread_id="t"))["log"]) == 6
+        with pytest.raises(ThreadBusyError):
+            await agent.ainvoke({"log": [1]}, thread_id="u", conflict_timeout=0.05)
+
+
+def test_a_process_of_somebody_else_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(leases.os, "kill", refuse)
+    assert not leases._is_dead(LeaseRow("t", "o", f"x {leases._home()} 1", "run"))
+
+
+def test_without_linux_the_name_of_the_machine_says_where_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(leases.os, "readlink", missing)
+    monkeypatch.setattr(leases.socket, "gethostname", lambda: "my machine")
+    assert leases._home.__wrapped__() == "mymachine"
 
 
 def test_a_wish_is_heard_once_and_by_whoever_listens_late() -> None:

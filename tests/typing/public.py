@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, assert_type
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
@@ -19,6 +20,7 @@ from petal import (
     DefaultState,
     StepConfig,
     Thread,
+    healthy,
     open_checkpointer,
 )
 from petal.core.builders.director import AgentBuilderDirector
@@ -32,6 +34,8 @@ def building() -> None:
     assert_type(factory, AgentFactory)
     assert_type(factory.with_condition(lambda state: "x", {"x": "END"}), AgentFactory)
     assert_type(factory.with_retry(3).with_timeout(1.5).with_approval(), AgentFactory)
+    assert_type(factory.with_dangling_calls("ask"), AgentFactory)
+    assert_type(healthy([]), list[BaseMessage])
     assert_type(factory.config, AgentConfig)
     assert_type(factory.build(), Agent)
     assert_type(factory.diagram(), str)

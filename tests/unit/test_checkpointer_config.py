@@ -18,7 +18,10 @@ from petal.core.config.checkpointer import (
 )
 from petal.errors import CheckpointerConfigurationError
 
-ALL_STORAGES = "engine, durability, on_conflict, conflict_timeout, encryption_key_env, allow_plaintext, metadata_keys, cache_bytes, retention"
+ALL_STORAGES = (
+    "engine, durability, on_conflict, conflict_timeout, encryption_key_env, allow_plaintext, metadata_keys, "
+    "cache_bytes, retention"
+)
 
 
 def refusal(**data: Any) -> str:

@@ -58,7 +58,7 @@ def failure(text: str, base: Path = Path("/srv")) -> YAMLConfigurationError:
         (
             STEP + "nmae: x\n",
             "agent.yaml:2: nmae: There is no key 'nmae'. Did you mean 'name'? "
-            "Known: name, state_type, state_schema, llm, checkpointer, tools, steps.",
+            "Known: name, state_type, state_schema, llm, checkpointer, tools, steps, version, migrations.",
         ),
         (STEP + "3: x\n", "agent.yaml:2: [3]: There is no key '3'. Known: name, state_type, "),
         (STEP + "name: [x]\n", "agent.yaml:2: name: Found a list; allowed: text."),

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Self
+
+from langchain_core.runnables import RunnableConfig
 
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.memory import MemoryStore
-from petal.checkpoints.records import Beat, Claim, LeaseRow, Release, Save, Transaction
+from petal.checkpoints.records import Beat, Claim, LeaseRow, Release, Save, StaleSave, Transaction
 from petal.core.config.checkpointer import OnConflict
-from petal.errors import PetalError, ThreadBusyError
+from petal.errors import CheckpointConflictError, PetalError, ThreadBusyError
 
 BELIEVED = 6.0
 """Seconds after which a process that was not heard of has lost the threads that its runs had."""
@@ -48,6 +53,7 @@ class Lease:
         is_urgent: Whether it goes before those that only wait.
         wish: What a later run asks of this one: to stop, or to stop and be removed; "" for nothing.
         replaced: The runs that stopped for this one and are to be removed.
+        input_id: Where the run's input is kept until its end, if it is.
     """
 
     thread_id: str
@@ -56,6 +62,7 @@ class Lease:
     is_urgent: bool = False
     wish: str = ""
     replaced: list[str] = field(default_factory=list)
+    input_id: str = ""
     _heard: Callable[[], object] | None = None
 
     def on_wish(self, heard: Callable[[], object]) -> None:
@@ -76,8 +83,9 @@ class Leases:
     """The runs of this process among all that use a database.
 
     A claim is a row: the first one of a thread has it, those behind it wait in the order of arrival. It lives as long
-    as its process gives signs of life, which it does for all of its claims at once. Whoever waits behind the claim of a
-    dead process deletes it. Whatever the dead one still sends to be saved is refused, since its claim is gone.
+    as its process gives signs of life, which it does for all of its claims at once; that one of this machine has ended
+    is seen without waiting for its silence. Whoever waits behind the claim of a dead process deletes it. Whatever the
+    dead one still sends to be saved is refused, since its claim is gone.
 
     Args:
         engine: The database.
@@ -87,7 +95,7 @@ class Leases:
     def __init__(self, engine: Engine, *, closes: bool = False) -> None:
         self._engine = engine
         self._closes = closes
-        self._process = uuid.uuid4().hex
+        self._process = f"{uuid.uuid4().hex} {_home()} {os.getpid()}"
         self._lock = threading.Lock()
         self._mine: dict[str, Lease] = {}
         self._waiting: dict[str, list[Callable[[], object]]] = {}
@@ -122,6 +130,15 @@ class Leases:
             yield lease
         finally:
             self._release(lease)
+
+    def forget_input(self, thread_id: str, input_id: str) -> None:
+        """Delete what was kept of a run's input, soon."""
+        self._let_go(Release(thread_id, "", input_id))
+
+    async def is_held(self, thread_id: str) -> bool:
+        """Whether a run has the thread whose process is alive."""
+        rows = await self._engine.aread(lambda reader: reader.leases(thread_id))
+        return any(row.holds and row.is_alive for row in rows)
 
     def close(self) -> None:
         """Give no more signs of life."""
@@ -167,7 +184,7 @@ class Leases:
                     await self._ask(ahead, wish)
                     if wish == ROLL_BACK:
                         lease.replaced.append(ahead.run_id)
-                if ahead is mine or not ahead.is_alive:
+                if ahead is mine or _is_dead(ahead):
                     await self._change(partial(_pass_on, mine=mine))
                     continue
                 waited = time.monotonic() - begun
@@ -194,7 +211,7 @@ class Leases:
     def _release(self, lease: Lease) -> None:
         with self._lock:
             self._mine.pop(lease.owner, None)
-        self._let_go(Release(lease.thread_id, lease.owner))
+        self._let_go(Release(lease.thread_id, lease.owner, lease.input_id))
 
     def _let_go(self, release: Release) -> None:
         def done(error: BaseException | None) -> None:
@@ -250,6 +267,42 @@ def _beat(of: weakref.ref[Leases], closed: threading.Event) -> None:
         del leases
 
 
+@contextmanager
+def conflicts(config: RunnableConfig) -> Iterator[None]:
+    """Tells the run of a config of another one that came between."""
+    try:
+        yield
+    except StaleSave as error:
+        raise CheckpointConflictError(str(config["configurable"]["thread_id"]), lost=error.lost) from None
+
+
+@cache
+def _home() -> str:
+    """Where a process id means the same: this machine since it started, or this container on it."""
+    try:
+        # Containers on one machine have the same boot id, and each its own processes.
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}".replace(" ", "")
+    except OSError:
+        return socket.gethostname().replace(" ", "")
+
+
+def _is_dead(lease: LeaseRow) -> bool:
+    """Whether the process of a claim was not heard of for too long, or is one of this machine that has ended."""
+    if not lease.is_alive:
+        return True
+    _, home, pid = lease.process.split(" ")
+    if home != _home():
+        return False
+    try:
+        os.kill(int(pid), 0)  # which only asks whether it is there
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # it is somebody else's
+    return False
+
+
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(woken.set)
@@ -259,7 +312,7 @@ def _pass_on(change: Transaction, mine: LeaseRow) -> None:
     """Delete the claims of the dead, and give the thread to this one if it is its turn."""
     living = []
     for row in change.leases(mine.thread_id):
-        if row.is_alive or row.owner == mine.owner:
+        if row.owner == mine.owner or not _is_dead(row):
             living.append(row)
         else:
             change.revoke(row)

@@ -9,10 +9,13 @@ from functools import cache
 
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
+from petal.checkpoints.branches import names_in
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.lineage import outdated, past_of
+from petal.checkpoints.notes import BRANCH, Note, key_of
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, ValueRow
+from petal.checkpoints.retention import Point, needed_by
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.values import BUNDLE_MARK, base_of, unbundled
 from petal.errors import CheckpointerError, CheckpointNotFoundError
@@ -43,11 +46,13 @@ def fork_thread(change: Transaction, rows: Rows, source: str, checkpoint_id: str
 
 
 def keep_latest(change: Transaction, rows: Rows, thread_ids: Sequence[str]) -> None:
-    """Delete all but the newest state of each namespace, and but what that is rebuilt from."""
+    """Delete all but the newest state of each namespace, named ones, and but what those are rebuilt from."""
     for thread_id in thread_ids:
         found = {(row.ns, row.id): row for row in checkpoints_of(change, thread_id)}
         known = {key: lineage_of(row, rows) for key, row in found.items()}
         doomed = set(outdated(list(known.values())))
+        if named := named_heads(change, rows, thread_id):
+            doomed -= needed_by(points_of(found, rows), named)
         doomed -= rebuilt_from(known.keys() - doomed, known, headers_of(found, rows))
         drop(change, rows, thread_id, found, doomed)
 
@@ -130,6 +135,19 @@ def lineage_of(row: CheckpointRow, rows: Rows) -> Row:
         delta=bool(metadata.get("counters_since_delta_snapshot")),
         sends=False,
     )
+
+
+def points_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> list[Point]:
+    """Checkpoints, as far as it is told from them how they hang together."""
+    known = [(row, lineage_of(row, rows)) for row in found.values()]
+    return [Point(row.ns, row.id, row.parent_id, line.root, source=row.source, step=row.step) for row, line in known]
+
+
+def named_heads(reader: Reader, rows: Rows, thread_id: str) -> set[str]:
+    """The root checkpoints of a thread that branches have their names on."""
+    noted = [(row, key_of(row.task_id) or "") for row in reader.notes(thread_id, BRANCH)]
+    found = [Note(row.thread_id, row.ns, row.checkpoint_id, key, rows.write(row)[2]) for row, key in noted]
+    return {note.checkpoint_id for note in names_in(found).values()}
 
 
 def headers_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> Callable[[Key], Header]:

@@ -276,6 +276,13 @@ class MemoryTransaction(MemoryReader):
             self._drop(owners, turn.owner)
             if not owners:
                 self._drop(self._rows.leases, turn.thread_id)
+            self._forget_input(turn)
+
+    def _forget_input(self, turn: Release) -> None:
+        writes = self._thread(turn.thread_id).writes
+        size = sum(len(row.data) for row in writes.get(("", turn.input_id), {}).values())
+        if self._drop(writes, ("", turn.input_id)) and (info := self._rows.index.get(turn.thread_id)) is not None:
+            self._grow(turn.thread_id, Save(), info.updated or _NEVER, -size)
 
     def _amend(self, lease: LeaseRow, **changes: Any) -> None:
         owners = self._rows.leases.get(lease.thread_id, {})

@@ -13,8 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-EFFECT, BRANCH, RECOVERY = "__petal_effect__", "__petal_branch__", "__petal_recovery__"
-"""The channels: what steps did, which names checkpoints have, how often a run was taken up again."""
+EFFECT, BRANCH, RECOVERY, INPUT = "__petal_effect__", "__petal_branch__", "__petal_recovery__", "__petal_input__"
+"""The channels: what steps did, which names checkpoints have, how often a run was taken up again, and what a run was
+given that may end before its first checkpoint is on disk."""
 
 _TASK = "petal:"
 

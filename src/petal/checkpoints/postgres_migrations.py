@@ -52,7 +52,7 @@ STALE, LEASE_LOST = "PT002", "PT003"
 # Apart from the saves: nearly all groups of them have no turns, or nothing else.
 TAKE_TURNS = """
 CREATE FUNCTION {s}.petal_take_turns(
-    keys bigint[], r_thread text[], r_owner text[],
+    keys bigint[], r_thread text[], r_owner text[], r_input text[],
     k_thread text[], k_owner text[], k_process text[], k_run text[], k_urgent boolean[],
     b_process text[], b_seconds float8[]
 ) RETURNS void LANGUAGE plpgsql
@@ -62,6 +62,14 @@ BEGIN
 
     DELETE FROM {s}.petal_leases l USING unnest(r_thread, r_owner) n (thread_id, owner)
     WHERE l.thread_id = n.thread_id AND l.owner = n.owner;
+
+    WITH gone AS (
+        DELETE FROM {s}.petal_writes w USING unnest(r_thread, r_input) n (thread_id, input)
+        WHERE w.thread_id = n.thread_id AND w.ns = '' AND w.checkpoint_id = n.input AND n.input <> ''
+        RETURNING w.thread_id, octet_length(w.data) AS size
+    )
+    UPDATE {s}.petal_threads t SET bytes = bytes - g.size
+    FROM (SELECT thread_id, sum(size) AS size FROM gone GROUP BY thread_id) g WHERE t.thread_id = g.thread_id;
 
     -- One after the other: each sees those before it. One that is made again, since its answer was lost, stands.
     FOR i IN 1 .. cardinality(k_thread) LOOP

@@ -86,7 +86,7 @@ class Batch:
     def turns(self) -> list[Column]:
         """What `petal_take_turns` takes after the locks' keys."""
         return [
-            *_columns(2, ((turn.thread_id, turn.owner) for turn in self.releases)),
+            *_columns(3, ((turn.thread_id, turn.owner, turn.input_id) for turn in self.releases)),
             *_columns(5, (_CLAIM(turn) for turn in self.claims)),
             *_columns(2, ((turn.process, turn.seconds) for turn in self.beats)),
         ]

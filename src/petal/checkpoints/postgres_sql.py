@@ -28,7 +28,8 @@ SELECT {s}.petal_save(
 """
 TAKE_TURNS = """
 SELECT {s}.petal_take_turns(
-    %b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::boolean[],
+    %b::bigint[], %b::text[], %b::text[], %b::text[],
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::boolean[],
     %b::text[], %b::float8[]
 )
 """

@@ -18,7 +18,17 @@ from langgraph.checkpoint.serde.types import INTERRUPT
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.dialect import Key
-from petal.checkpoints.lineage import Reach, checkpoints_of, drop, headers_of, lineage_of, rebuilt_from, time_of
+from petal.checkpoints.lineage import (
+    Reach,
+    checkpoints_of,
+    drop,
+    headers_of,
+    lineage_of,
+    named_heads,
+    points_of,
+    rebuilt_from,
+    time_of,
+)
 from petal.checkpoints.recall import Recall
 from petal.checkpoints.records import CheckpointRow, Reader, Transaction, ValueRow
 from petal.checkpoints.retention import Point, PrunedThread, RetentionReport, leaves, may_concern, outdated
@@ -193,10 +203,10 @@ def _judged(
             return datetime.fromisoformat(told)
         return moment
 
-    points = [Point(row.ns, row.id, row.parent, row.root, made(row.key)) for row in known.values()]
-    asking = _asking(reader, thread_id, leaves(points))
+    points = [replace(point, made=made(point.key)) for point in points_of(found, rows)]
+    asking, named = _asking(reader, thread_id, leaves(points)), named_heads(reader, rows, thread_id)
     doomed = outdated(
-        [replace(point, asks=point.key in asking) for point in points],
+        [replace(point, asks=point.key in asking, named=not point.ns and point.id in named) for point in points],
         policy,
         now,
         rebuilt_from=lambda key: rebuilt_from([key], known, header),

@@ -108,6 +108,8 @@ class Release:
 
     thread_id: str
     owner: str
+    input_id: str = ""
+    """Where its input was kept meanwhile: the id of no checkpoint, whose writes are deleted too."""
 
 
 @dataclass(frozen=True, slots=True)

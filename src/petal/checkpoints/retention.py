@@ -58,6 +58,10 @@ class Point:
     made: datetime | None = None
     asks: bool = False
     """Whether an answer is awaited in it, and nothing follows it."""
+    named: bool = False
+    """Whether a branch has its name here."""
+    source: str = ""
+    step: int | None = None
 
     @property
     def key(self) -> Key:
@@ -119,6 +123,31 @@ def outdated(
     return lines.known.keys() - kept
 
 
+def needed_by(points: Sequence[Point], ids: Collection[str]) -> set[Key]:
+    """Some root checkpoints, and what subgraphs need to run on from them."""
+    lines = _Lines(points)
+    held = [point for point in points if not point.ns and point.id in ids]
+    return {key for point in held for key in (point.key, *lines.states_at(point))}
+
+
+def states_at(points: Sequence[Point], root: str) -> dict[str, str]:
+    """The checkpoints at which subgraphs that keep a state of their own stood at a root checkpoint, by namespace.
+
+    Where the subgraph was called at it: as that call began, or if nothing follows, as far as that call came.
+    """
+    lines = _Lines(points)
+    found = lines.states_before(root)
+    followed = any(point.parent == root and not point.ns for point in points)
+    for point in sorted(points, key=lambda point: point.id, reverse=True):
+        if point.root != root or not point.ns or ":" in point.ns:
+            continue
+        if followed and point.source == "input":
+            found[point.ns] = point.id
+        elif not followed:
+            found[point.ns] = max(point.id, found.get(point.ns, ""))
+    return found
+
+
 def leaves(points: Sequence[Point]) -> Iterator[Point]:
     """The checkpoints that nothing follows; of subgraph calls, which go with a root checkpoint, none."""
     lines = _Lines(points)
@@ -142,6 +171,7 @@ class _Lines:
         for point in self._ordered:
             if point.ns and point.root is not None:
                 self._begun.setdefault(point.root, {})[point.ns] = point.key
+        self._ran = {point.parent for point in points if not point.ns and point.source == "loop"}
         self._before = dict(self._states_before())
 
     def is_head(self, point: Point) -> bool:
@@ -160,6 +190,10 @@ class _Lines:
             return ()
         before = chain.from_iterable(self._before[point.id].values())
         return [*before, *self._begun.get(point.id, {}).values()]
+
+    def states_before(self, root: str) -> dict[str, str]:
+        """By namespace, the newest state on the way to a root checkpoint of each subgraph that keeps one."""
+        return {ns: max(id for _, id in keys) for ns, keys in self._before[root].items() if keys}
 
     def with_roots(self, points: Iterable[Point]) -> Iterator[Point]:
         """Some checkpoints, and the root checkpoints that they go with."""
@@ -192,13 +226,24 @@ class _Lines:
             if point.parent is None or (earlier := before.get(point.parent)) is None:
                 before[point.id] = dict(lost)
             else:
-                begun = self._begun.get(point.parent, {})
+                begun = self._begun.get(point.parent, {}) if self._went_through(point) else {}
                 before[point.id] = earlier | {ns: (key,) for ns, key in begun.items() if ":" not in ns}
             yield point.id, before[point.id]
 
+    def _went_through(self, point: Point) -> bool:
+        """Whether what was called at the parent of a root checkpoint is on the way to it.
+
+        A run that replays its parent begins as that began. What is changed or told there is beside what ran, if
+        something did.
+        """
+        assert point.parent is not None
+        if point.source == "fork":
+            return point.step is None or point.step - 1 != self.known["", point.parent].step
+        return point.source not in ("update", "input") or point.parent not in self._ran
+
 
 def _is_held(point: Point, policy: Retention) -> bool:
-    return point.asks or point.id in policy.keep
+    return point.asks or point.named or point.id in policy.keep
 
 
 def _allowed(points: Iterable[Point], policy: Retention, now: datetime) -> set[Key]:

@@ -25,6 +25,7 @@ from petal.checkpoints.envelope import Envelope, Place
 from petal.checkpoints.header import Header, Outline, packed
 from petal.checkpoints.leases import LEASE
 from petal.checkpoints.names import row_name
+from petal.checkpoints.notes import INPUT
 from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
 from petal.checkpoints.threads import CheckpointInfo
 from petal.checkpoints.values import BUNDLE_MARK, Chain, Parts, Spot, Version, bundled, chained, join, split, stored
@@ -183,9 +184,31 @@ class Rows:
             rows.append(WriteRow(place.thread_id, place.ns, checkpoint_id, task_id, idx, channel, task_path, data))
         channels = {channel for channel, _ in writes}
         status: Status | None = None
-        if not place.ns:
+        if INPUT in channels:
+            status = "unfinished"
+        elif not place.ns:
             status = "waiting" if INTERRUPT in channels else "failed" if ERROR in channels else None
         return Save(writes=rows, status=status, now=_now(), told=f"{checkpoint_id}+", lease=lease if rows else None)
+
+    def twin(self, row: CheckpointRow, id: str, told: Mapping[str, Any]) -> CheckpointRow:
+        """A checkpoint once more, made now, of the same values; not sealed yet.
+
+        Args:
+            row: The checkpoint.
+            id: The id of the new one.
+            told: The metadata of the new one.
+        """
+        header = self.header(row)
+        where = Namespace(row.thread_id, row.ns).named(f"the metadata of checkpoint {id!r}")
+        return replace(
+            row,
+            id=id,
+            run_id=str(told["run_id"]) if told.get("run_id") else None,
+            header=packed({**header.checkpoint, "ts": _now()}, header.spots, unfinished=header.unfinished),
+            metadata=self.codec.encode(dict(told), where),
+            name=row_name(),
+            labels=self._labels(told),
+        )
 
     def header(self, row: CheckpointRow) -> Header:
         """A checkpoint's header."""

@@ -137,6 +137,7 @@ def open_checkpointer(
     *,
     allow: Iterable[type] = (),
     inspect: bool = False,
+    read_only: bool = False,
     serde: SerializerProtocol | None = None,
     **options: Any,
 ) -> PetalSaver | LangGraphSaver:
@@ -151,8 +152,8 @@ def open_checkpointer(
         config: `"sqlite:///petal.db"`, `"postgresql://…"`, `"memory://"` or a `CheckpointerConfig`.
         allow: Types that state may hold beside plain data, messages and the standard library's. Agents built
             with Petal allow those of their state's annotations.
-        inspect: Only look: the database is not changed, not even to make or upgrade its tables, and values of
-            types that are not allowed come as what was saved of them.
+        inspect: Only look: `read_only`, and values of types that are not allowed come as what was saved of them.
+        read_only: Change nothing in the database, not even to make or upgrade its tables.
         serde: How values become bytes, for `engine="langgraph"`. Default: LangGraph's serializer.
         options: Further options of the storage; they win over those of the config.
 
@@ -174,11 +175,12 @@ def open_checkpointer(
             f"The {config.type} checkpointer is disabled (enabled=False), so there is nothing to open; "
             "enable it, or build the graph without a checkpointer."
         )
+    read_only = read_only or inspect
     known = config.options  # a missing option is asked for here, by its name
     if known.engine == "langgraph" or _holds_langgraphs_tables(config, known):
         if inspect:
             serde = serde or JsonPlusSerializer(allowed_msgpack_modules=None)
-        return _langgraph_saver(config, serde, read_only=inspect)
+        return _langgraph_saver(config, serde, read_only=read_only)
     if serde is not None:
         raise CheckpointerConfigurationError("serde is for engine='langgraph'; Petal's own engine takes allow=[types].")
     on_decode_error: OnDecodeError = "raw" if inspect else "raise"
@@ -187,9 +189,9 @@ def open_checkpointer(
         case "memory":
             return MemorySaver(allow=allow, on_decode_error=on_decode_error, **given)
         case "sqlite":
-            return SqliteSaver(allow=allow, on_decode_error=on_decode_error, read_only=inspect, **given)
+            return SqliteSaver(allow=allow, on_decode_error=on_decode_error, read_only=read_only, **given)
         case "postgres":
-            return PostgresSaver(allow=allow, on_decode_error=on_decode_error, read_only=inspect, **given)
+            return PostgresSaver(allow=allow, on_decode_error=on_decode_error, read_only=read_only, **given)
         case _:
             assert_never(config.type)
 

@@ -369,6 +369,11 @@ class SqliteTransaction(SqliteReader):
                 self._cursor.execute(sql.CLAIM, columns)
             case Release():
                 self._cursor.execute(sql.RELEASE, (turn.thread_id, turn.owner))
+                if turn.input_id:
+                    place = turn.thread_id, "", turn.input_id
+                    (size,) = self._cursor.execute(sql.SIZE_OF_WRITES, place).fetchone()
+                    self._cursor.execute(sql.SHRINK, (int(size), turn.thread_id))
+                    self._cursor.execute(sql.DELETE_WRITES, place)
             case Beat():
                 now = time.time()
                 self._cursor.execute(sql.BEAT, (turn.process, now + turn.seconds))

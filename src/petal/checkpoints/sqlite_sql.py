@@ -81,17 +81,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX petal_labels_newest ON petal_labels (label, checkpoint_id, thread_id, ns)",
         """
         CREATE TABLE petal_leases (
-            ticket INTEGER PRIMARY KEY,
             thread_id TEXT NOT NULL,
             owner TEXT NOT NULL,
             process TEXT NOT NULL,
             run_id TEXT NOT NULL,
             urgent INTEGER NOT NULL,
             holds INTEGER NOT NULL,
-            wish TEXT NOT NULL DEFAULT ''
+            wish TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (thread_id, owner)
         ) STRICT
         """,
-        "CREATE UNIQUE INDEX petal_leases_thread ON petal_leases (thread_id, owner)",
         """
         CREATE TABLE petal_processes (
             process TEXT NOT NULL PRIMARY KEY,
@@ -186,7 +185,7 @@ ASK = "UPDATE petal_leases SET wish = ? WHERE thread_id = ? AND owner = ?"
 LEASES = """
 SELECT l.owner, l.process, l.run_id, l.urgent, l.holds, l.wish, coalesce(p.expires > ?, FALSE)
 FROM petal_leases l LEFT JOIN petal_processes p ON p.process = l.process
-WHERE l.thread_id = ? ORDER BY l.holds DESC, l.urgent DESC, l.ticket
+WHERE l.thread_id = ? ORDER BY l.holds DESC, l.urgent DESC, l.rowid
 """
 WISHES = """
 SELECT thread_id, owner, run_id, urgent, holds, wish FROM petal_leases WHERE process = ? AND wish <> ''
@@ -263,9 +262,11 @@ DELETE_THREAD = tuple(
     for table in ("threads", "labels", "writes", "values", "checkpoints")
 )
 DELETE_LABELS = "DELETE FROM petal_labels WHERE thread_id = ? AND ns = ? AND checkpoint_id = ?"
+DELETE_WRITES = "DELETE FROM petal_writes WHERE thread_id = ? AND ns = ? AND checkpoint_id = ?"
+SIZE_OF_WRITES = "SELECT total(length(data)) FROM petal_writes WHERE thread_id = ? AND ns = ? AND checkpoint_id = ?"
 DELETE_CHECKPOINT = (
     DELETE_LABELS,
-    "DELETE FROM petal_writes WHERE thread_id = ? AND ns = ? AND checkpoint_id = ?",
+    DELETE_WRITES,
     "DELETE FROM petal_checkpoints WHERE thread_id = ? AND ns = ? AND id = ?",
 )
 DELETE_VALUE = "DELETE FROM petal_values WHERE thread_id = ? AND ns = ? AND channel = ? AND version = ?"

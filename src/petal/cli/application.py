@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from petal.cli import chat, convert, db, diagram, new, run, schema, threads, validate
+from petal.cli import chat, check, convert, db, diagram, new, recover, run, schema, threads, validate
 from petal.cli.failures import Commands
 
 app = typer.Typer(
@@ -20,7 +20,17 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 waiting for an answer, 130 stopped with ctrl-c.",
 )
 
-for command in (new.new, run.run, chat.chat, validate.validate, diagram.diagram, schema.schema, convert.convert):
+for command in (
+    new.new,
+    run.run,
+    chat.chat,
+    recover.recover,
+    check.check,
+    validate.validate,
+    diagram.diagram,
+    schema.schema,
+    convert.convert,
+):
     app.command()(command)
 app.add_typer(threads.app, name="threads")
 app.add_typer(db.app, name="db")

@@ -22,8 +22,9 @@ from petal.cli.rendering import (
     printable,
     questions_json,
 )
-from petal.cli.shortening import all_threads, shortened, whole_checkpoint, whole_thread
+from petal.cli.shortening import shortened, whole_checkpoint, whole_thread
 from petal.cli.snapshots import Snapshot, history
+from petal.cli.statuses import threads_with_status, wanted
 from petal.errors import CheckpointerConfigurationError
 
 if TYPE_CHECKING:
@@ -42,12 +43,22 @@ def list_threads(
     db: KeptDatabase = None,
     agent: KeptBy = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Threads at most.")] = 50,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only those that are running, interrupted, failed, dead, waiting or done.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List the threads, the latest used first."""
+    """List the threads, the latest used first, and how each stands."""
+    status = wanted(status)
     with opened(db, agent) as saver:
-        threads = list(all_threads(saver, limit))
+        threads = threads_with_status(saver, status, limit)
         where = saver.where
     if as_json:
         print_json(
@@ -57,15 +68,18 @@ def list_threads(
                     "checkpoints": thread.checkpoints,
                     "updated": thread.updated and thread.updated.isoformat(),
                     "checkpoint_id": thread.checkpoint_id,
+                    "status": stands,
                 }
-                for thread in threads
+                for thread, stands in threads
             ]
         )
     elif not threads:
-        print(f"{where} holds no threads.")
+        print(f"{where} holds no threads." if status is None else f"{where} holds no thread that is {status}.")
     else:
-        rows = [(clock(thread.updated), str(thread.checkpoints), thread.thread_id) for thread in threads]
-        print_table(("UPDATED", "CHECKPOINTS", "THREAD"), rows)
+        rows = [
+            (clock(thread.updated), str(thread.checkpoints), stands, thread.thread_id) for thread, stands in threads
+        ]
+        print_table(("UPDATED", "CHECKPOINTS", "STATUS", "THREAD"), rows)
 
 
 @app.command("show")

@@ -12,18 +12,27 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import StreamMode
+from langgraph.types import Command, StreamMode
 
+from petal.checkpoints.leases import Lease
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
+from petal.core.continuity import ThreadCheck, check_going_on, check_thread, heads
+from petal.core.inputs import keep_input, left_input
 from petal.core.models.source import ModelSource
 from petal.core.portal import Portal
-from petal.core.questions import OnPending, admitted, refusals
+from petal.core.questions import Answer, OnPending, admitted, refusals
+from petal.core.recovery import ATTEMPTS, Attempt, IncompleteRun, Recovery, incomplete, recovered
 from petal.core.steps.llm import INPUT
 from petal.core.steps.prompts import keys_of
 from petal.core.thread import Thread
 from petal.core.turns import turn
-from petal.errors import AgentConfigurationError, CheckpointerRequiredError, ThreadIdRequiredError
+from petal.errors import (
+    AgentConfigurationError,
+    CheckpointerRequiredError,
+    NothingToResumeError,
+    ThreadIdRequiredError,
+)
 from petal.tools.toolbox import Toolbox
 from petal.types.state import state_keys
 
@@ -128,8 +137,8 @@ class Agent:
         """
         run = self._run(config, thread_id, checkpoint_id, durability)
         await self.aopen()
-        async with self._turn(run, kwargs, on_conflict, conflict_timeout):
-            given = await self._admitted(input, run["config"], on_pending)
+        async with self._turn(run, kwargs, on_conflict, conflict_timeout) as lease:
+            given = await self._admitted(input, run, on_pending, lease)
             with refusals(given):
                 return await self.graph.ainvoke(given, **run, **kwargs)
 
@@ -164,8 +173,8 @@ class Agent:
         """
         run = self._run(config, thread_id, checkpoint_id, durability)
         await self.aopen()
-        async with self._turn(run, kwargs, on_conflict, conflict_timeout):
-            given = await self._admitted(input, run["config"], on_pending)
+        async with self._turn(run, kwargs, on_conflict, conflict_timeout) as lease:
+            given = await self._admitted(input, run, on_pending, lease)
             with refusals(given):
                 async with aclosing(
                     self.graph.astream(given, stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
@@ -230,6 +239,65 @@ class Agent:
         if self.checkpointer is None:
             raise CheckpointerRequiredError
         return Thread(self, thread_id)
+
+    async def aincomplete(self) -> list[IncompleteRun]:
+        """The agent's threads whose run died, of an error or with its process, and that no run has now.
+
+        Where several agents share a database, those are meant that this one wrote.
+
+        Raises:
+            CheckpointerRequiredError: If the agent keeps no state.
+        """
+        self._require_checkpointer()
+        return [run async for run in incomplete(self)]
+
+    def incomplete(self) -> list[IncompleteRun]:
+        """As `aincomplete`."""
+        return self.portal.call(self.aincomplete)
+
+    def arecover(
+        self, attempts: int = ATTEMPTS, *, thread_id: str | None = None, again: bool = False
+    ) -> AsyncGenerator[Recovery, None]:
+        """Go on with each run that died, and tell of each attempt.
+
+        Several processes may do so at once: a thread that one of them has is passed over by the others.
+
+        Args:
+            attempts: How often a run is taken up again at most; then it is dead, and left alone until new input comes.
+            thread_id: Only this thread.
+            again: Also those that are dead.
+
+        Raises:
+            CheckpointerRequiredError: If the agent keeps no state.
+            ValueError: If `attempts` is less than 1.
+            ModelError: If a step's model cannot be had; nothing was taken up then.
+            CheckpointerUnavailableError: If the database cannot be used any more.
+        """
+        self._require_checkpointer()
+        return recovered(self, attempts, thread_id, again=again)
+
+    def recover(
+        self, attempts: int = ATTEMPTS, *, thread_id: str | None = None, again: bool = False
+    ) -> Iterator[Recovery]:
+        """As `arecover`."""
+        return self.portal.iterate(lambda: self.arecover(attempts, thread_id=thread_id, again=again))
+
+    async def acheck(self) -> AsyncGenerator[ThreadCheck, None]:
+        """Read the newest state of each thread, and tell whether it can go on with the agent as it is today.
+
+        That is: its values can be made, and migrated to the agent's version, and its next steps exist. Nothing is
+        written.
+
+        Raises:
+            CheckpointerRequiredError: If the agent keeps no state.
+        """
+        self._require_checkpointer()
+        async for thread_id, checkpoint_id in heads(self._saver):
+            yield await check_thread(self.graph, thread_id, checkpoint_id)
+
+    def check(self) -> Iterator[ThreadCheck]:
+        """As `acheck`."""
+        return self.portal.iterate(self.acheck)
 
     def diagram(self) -> str:
         """The graph as Mermaid text, made here without a network."""
@@ -323,23 +391,45 @@ class Agent:
     @asynccontextmanager
     async def _turn(
         self, run: dict[str, Any], kwargs: dict[str, Any], on_conflict: OnConflict | None, timeout: float | None
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Lease | None]:
         """Has the run's thread for it; `run` is amended by how it is known, `kwargs` by what stops it."""
         if self.checkpointer is None:
-            yield
+            yield None
             return
         policy = on_conflict or self._options.on_conflict
         patience = self._options.conflict_timeout if timeout is None else timeout
         async with turn(self.checkpointer, run["config"], policy, patience, kwargs.get("control")) as has:
             run["config"], kwargs["control"] = has.config, has.control
-            yield
+            yield has.lease
 
-    async def _admitted(self, input: Any, config: RunnableConfig, on_pending: OnPending) -> Any:
+    async def _admitted(self, input: Any, run: dict[str, Any], on_pending: OnPending, lease: Lease | None) -> Any:
         """What the graph is given for an input."""
         given = self.input_of(input)
-        if self.checkpointer is None:
+        if self.checkpointer is None or lease is None:
             return given
-        return await admitted(self.graph, self.checkpointer, config, given, on_pending)
+        if isinstance(given, Attempt):
+            await given.begin(self.checkpointer, run["config"])
+        if given is None or isinstance(given, Answer | Command):
+            await check_going_on(self.graph, run["config"])
+        try:
+            given = await admitted(self.graph, self._saver, run["config"], given, on_pending)
+        except NothingToResumeError:
+            if isinstance(given, Answer) and given.is_none and (left := await left_input(self.checkpointer, lease)):
+                return left[0]
+            raise
+        if run["durability"] != "sync" and given is not None and not isinstance(given, Command):
+            await keep_input(self.checkpointer, lease, run["config"], given)
+        return given
+
+    def _require_checkpointer(self) -> None:
+        if self.checkpointer is None:
+            raise CheckpointerRequiredError
+
+    @property
+    def _saver(self) -> BaseCheckpointSaver[Any]:
+        """That of the graph, which migrates what it loads."""
+        assert isinstance(self.graph.checkpointer, BaseCheckpointSaver), "an agent without one has no threads"
+        return self.graph.checkpointer
 
     def _run(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Model = LLMConfig | BaseChatModel | str | Mapping[str, Any]
 """A chat model: `"openai:gpt-4o"`, `{"provider": …, "model": …}`, an `LLMConfig`, or a ready model."""
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+"""A state's values of one version -> those of a later one."""
 
 _MODEL_KINDS = ("llm", "react")
 
@@ -220,6 +223,16 @@ class AgentFactory:
         """As `with_tools`, with a scratchpad of actions and observations in the state."""
         return self.with_tools(tools, scratchpad_key)
 
+    def with_dangling_calls(self, policy: Literal["error", "run", "ask"]) -> Self:
+        """What the latest step does about tool calls that never got a result, after a crash or an abandoned question.
+
+        Args:
+            policy: `"error"`, as without this: the model is told. `"run"`: a call that never began is run now.
+                `"ask"`: a human says; see `docs/history.md`.
+        """
+        self._builder.with_options("with_dangling_calls", _MODEL_KINDS, {"dangling": policy})
+        return self
+
     def with_llm(self, provider: LLMConfig | BaseChatModel | str, model: str | None = None, **settings: Any) -> Self:
         """The model of each step that names none of its own; see `AgentBuilder.with_llm`."""
         self._builder.with_llm(provider, model, **settings)
@@ -279,6 +292,35 @@ class AgentFactory:
         """Keep the agent's state; see `AgentBuilder.with_checkpointer`."""
         self._builder.with_checkpointer(checkpointer_config)
         return self
+
+    def with_version(self, version: int) -> Self:
+        """Which shape the agent's state has, 1 unless said; see `with_migration`."""
+        self._builder.with_version(version)
+        return self
+
+    def with_migration(self, start: int, to: int, function: Migration) -> Self:
+        """How state that an earlier version kept becomes that of a later one, when it is loaded.
+
+        Args:
+            start: The version that wrote the state.
+            to: The version that the function makes of it.
+            function: Is given the state's values as a dict, without keys that were never written, and returns those
+                of the later version. A value whose type is gone or has changed comes as a `RawValue`.
+
+        Raises:
+            AgentConfigurationError: If it does not lead to a later version, or is no function.
+        """
+        self._builder.with_migration(start, to, function)
+        return self
+
+    def migration(self, start: int, to: int) -> Callable[[Migration], Migration]:
+        """`with_migration` as a decorator: `@factory.migration(1, 2)`."""
+
+        def register(function: Migration) -> Migration:
+            self.with_migration(start, to, function)
+            return function
+
+        return register
 
     @property
     def config(self) -> AgentConfig:

@@ -61,6 +61,11 @@ class Answer:
     interrupt_id: str | None = None
     answers: Mapping[str, Any] | None = None
 
+    @property
+    def is_none(self) -> bool:
+        """Whether it answers nothing, and only goes on with a run."""
+        return self.value is MISSING and self.answers is None
+
     def by_id(self, questions: Sequence[Interrupt]) -> dict[str, Any] | None:
         """The answers by question id, if it is said or clear which one is answered.
 
@@ -124,6 +129,11 @@ async def open_questions(
     return [] if kept is None else await _open(saver, kept)
 
 
+def failures(kept: CheckpointTuple) -> list[Any]:
+    """What tasks of a checkpoint's next superstep raised that have no result since."""
+    return [error for task in _tasks(kept) if not task.finished for error in task.errors]
+
+
 @contextmanager
 def refusals(input: Any) -> Iterator[None]:
     """Turns the refusal of an answer by its question into an InvalidAnswerError."""
@@ -160,7 +170,8 @@ async def _fitting(
         return answers
     if questions:
         raise InterruptIdRequiredError(thread_id, _listed(questions))
-    is_unfinished = bool((await graph.aget_state(config)).next)
+    # Not `next`, which leaves out the steps whose results are kept: the next checkpoint may still be missing.
+    is_unfinished = bool((await graph.aget_state(config)).tasks)
     if is_unfinished and answers is None and answer.value is MISSING:
         return None
     raise NothingToResumeError(thread_id, is_unfinished)
@@ -241,7 +252,12 @@ class _Task:
     @property
     def failed(self) -> bool:
         """Whether it failed, or its run was stopped."""
-        return bool(self._all("__error__"))
+        return bool(self.errors)
+
+    @property
+    def errors(self) -> list[Any]:
+        """What it raised."""
+        return self._all("__error__")
 
     @property
     def finished(self) -> bool:

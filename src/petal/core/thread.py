@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import Interrupt, StateSnapshot
 
+from petal.checkpoints.branches import Branch, acarry, acheckpoint_of, adrop, aname, anext_name
+from petal.checkpoints.lines import Line, abranches, alines, atree
+from petal.checkpoints.rewinding import arewind
 from petal.core.config.retention import Retention
 from petal.core.questions import MISSING, Answer, open_questions
 from petal.errors import CheckpointerError, CheckpointNotFoundError
@@ -35,20 +40,23 @@ class Thread:
         return f"Thread({self.thread_id!r} of {self.agent.name!r})"
 
     async def ainvoke(self, input: Any, **kwargs: Any) -> Any:
-        """`Agent.ainvoke` on this thread; `checkpoint_id` runs on from an earlier point."""
-        return await self.agent.ainvoke(input, thread_id=self.thread_id, **kwargs)
+        """`Agent.ainvoke` on this thread; `checkpoint_id`, or a branch's name there, runs on from an earlier point."""
+        return await self.agent.ainvoke(input, thread_id=self.thread_id, **await self._placed(kwargs))
 
     def invoke(self, input: Any, **kwargs: Any) -> Any:
         """As `ainvoke`."""
-        return self.agent.invoke(input, thread_id=self.thread_id, **kwargs)
+        return self.agent.invoke(input, thread_id=self.thread_id, **self._call(self._placed, kwargs))
 
-    def astream(self, input: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+    async def astream(self, input: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         """`Agent.astream` on this thread."""
-        return self.agent.astream(input, thread_id=self.thread_id, **kwargs)
+        parts = self.agent.astream(input, thread_id=self.thread_id, **await self._placed(kwargs))
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
 
     def stream(self, input: Any, **kwargs: Any) -> Iterator[Any]:
         """As `astream`."""
-        return self.agent.stream(input, thread_id=self.thread_id, **kwargs)
+        return self.agent.stream(input, thread_id=self.thread_id, **self._call(self._placed, kwargs))
 
     async def aresume(
         self,
@@ -109,13 +117,14 @@ class Thread:
         return self.stream(Answer(value, interrupt_id, answers), **kwargs)
 
     async def astate(self, checkpoint_id: str | None = None, *, subgraphs: bool = False) -> StateSnapshot:
-        """The latest state, or that of a checkpoint: values, next steps, open questions (`interrupts`).
+        """The latest state, or that of a checkpoint or a branch: values, next steps, open questions (`interrupts`).
 
         A thread that was never run has no values and no `created_at`.
 
         Raises:
-            CheckpointNotFoundError: If the thread has no such checkpoint.
+            CheckpointNotFoundError: If the thread has no such checkpoint, nor a branch of that name.
         """
+        checkpoint_id = await self._at(checkpoint_id)
         snapshot = await self.agent.graph.aget_state(self.config(checkpoint_id), subgraphs=subgraphs)
         if checkpoint_id is not None and snapshot.created_at is None:
             raise CheckpointNotFoundError(self.thread_id, checkpoint_id)
@@ -135,21 +144,94 @@ class Thread:
         """As `ainterrupts`."""
         return self._call(self.ainterrupts)
 
-    async def ahistory(self, *, limit: int | None = None, before: str | None = None) -> list[StateSnapshot]:
+    async def ahistory(
+        self, *, limit: int | None = None, before: str | None = None, branch: str | None = None
+    ) -> list[StateSnapshot]:
         """The thread's checkpoints, newest first.
 
         Args:
             limit: At most so many.
-            before: Only those older than this checkpoint.
-        """
-        states = self.agent.graph.aget_state_history(
-            self.config(), limit=limit, before=None if before is None else self.config(before)
-        )
-        return [snapshot async for snapshot in states]
+            before: Only those older than this checkpoint, or the head of this branch.
+            branch: Only those that led to the head of this branch, or to this checkpoint.
 
-    def history(self, *, limit: int | None = None, before: str | None = None) -> list[StateSnapshot]:
+        Raises:
+            CheckpointNotFoundError: If there is no such checkpoint or branch.
+        """
+        before = await self._at(before)
+        line = None if branch is None else await self._line(branch)
+        found: list[StateSnapshot] = []
+        states = self.agent.graph.aget_state_history(
+            self.config(),
+            limit=limit if line is None else None,
+            before=None if before is None else self.config(before),
+        )
+        async with aclosing(cast(AsyncGenerator[StateSnapshot, None], states)):
+            async for snapshot in states:
+                if line is None or _id(snapshot.config) in line:
+                    if len(found) == limit:
+                        break
+                    found.append(snapshot)
+        return found
+
+    def history(
+        self, *, limit: int | None = None, before: str | None = None, branch: str | None = None
+    ) -> list[StateSnapshot]:
         """As `ahistory`."""
-        return self._call(self.ahistory, limit=limit, before=before)
+        return self._call(self.ahistory, limit=limit, before=before, branch=branch)
+
+    async def alines(self) -> list[Line]:
+        """The lines of the history: that of the latest state first, then that of each other head, newest first.
+
+        Raises:
+            CheckpointNotFoundError: If the thread has no checkpoints.
+        """
+        return await alines(self._saver, self.thread_id)
+
+    def lines(self) -> list[Line]:
+        """As `alines`."""
+        return self._call(self.alines)
+
+    async def abranches(self) -> list[Branch]:
+        """The named branches, in the order in which they got their names.
+
+        Raises:
+            CheckpointNotFoundError: If the thread has no checkpoints.
+        """
+        return await abranches(self._saver, self.thread_id)
+
+    def branches(self) -> list[Branch]:
+        """As `abranches`."""
+        return self._call(self.abranches)
+
+    async def aname_branch(self, name: str, at: str | None = None) -> None:
+        """Give a checkpoint a name, which then stands for it in every method of a thread, and keeps it from a prune.
+
+        Args:
+            name: Up to 100 visible characters.
+            at: A checkpoint, or another name of it; default: the latest.
+
+        Raises:
+            BranchNameError: If it can be no name.
+            BranchExistsError: If another checkpoint has it.
+            CheckpointNotFoundError: If there is no such checkpoint.
+        """
+        await aname(self._saver, self.config(), name, await self._at(at) or await self._head())
+
+    def name_branch(self, name: str, at: str | None = None) -> None:
+        """As `aname_branch`."""
+        self._call(self.aname_branch, name, at)
+
+    async def adrop_branch(self, name: str) -> None:
+        """Take a name away. The checkpoints stay, until a prune takes them.
+
+        Raises:
+            BranchNotFoundError: If there is no such name.
+        """
+        await adrop(self._saver, self.thread_id, name)
+
+    def drop_branch(self, name: str) -> None:
+        """As `adrop_branch`."""
+        self._call(self.adrop_branch, name)
 
     async def aupdate(
         self, values: Any, *, as_node: str | None = None, checkpoint_id: str | None = None
@@ -159,12 +241,12 @@ class Thread:
         Args:
             values: An update; each key goes through its reducer.
             as_node: The step whose edges decide what is next; default: the one that ran last.
-            checkpoint_id: Change this point of the past; what comes of it is the new head.
+            checkpoint_id: Change this point of the past, or this branch; what comes of it is the new head.
 
         Returns:
             The config of the new checkpoint.
         """
-        async with self.agent.changing(self.config(checkpoint_id)) as config:
+        async with self.agent.changing(self.config(await self._at(checkpoint_id))) as config:
             return await self.agent.graph.aupdate_state(config, values, as_node=as_node)
 
     def update(self, values: Any, *, as_node: str | None = None, checkpoint_id: str | None = None) -> RunnableConfig:
@@ -174,9 +256,11 @@ class Thread:
     async def afork(self, checkpoint_id: str | None = None, to: str | None = None) -> Thread:
         """A new thread that begins as this one was at a checkpoint; this one stays as it is.
 
+        What subgraphs had reached there comes along, and so do the names of branches there and before.
+
         Args:
-            checkpoint_id: Where to fork; default: the latest. An older one is forked as it was before its
-                next steps ran.
+            checkpoint_id: Where to fork, a checkpoint or a branch; default: the latest. One that others follow is
+                forked as it was before its next steps ran; else its open questions are open in the fork too.
             to: Id of the new thread; default: a new UUID.
 
         Raises:
@@ -184,9 +268,9 @@ class Thread:
             CheckpointerError: If the new thread exists already, or the saver cannot fork.
         """
         to = to or str(uuid.uuid4())
-        if checkpoint_id is None:
-            checkpoint_id = await self._head()
+        checkpoint_id = await self._at(checkpoint_id) or await self._head()
         await self._keep("afork_thread", self.thread_id, checkpoint_id, to)
+        await acarry(self._saver, self.thread_id, to, checkpoint_id)
         return Thread(self.agent, to)
 
     def fork(self, checkpoint_id: str | None = None, to: str | None = None) -> Thread:
@@ -208,29 +292,42 @@ class Thread:
         """As `acopy`."""
         return self._call(self.acopy, to)
 
-    async def arewind(self, turns: int = 1, *, to: str | None = None) -> StateSnapshot:
-        """Make an earlier state the latest one. Nothing is deleted: `history` still lists what came after.
+    async def arewind(self, turns: int = 1, *, to: str | None = None, keep_as: str | None = None) -> StateSnapshot:
+        """Make an earlier state the latest one, with what subgraphs had reached then. Nothing is deleted.
+
+        The old head gets a name first, under which it can be read, run on from and gone back to. A question that was
+        open at the earlier state is asked again when the thread goes on.
 
         Args:
             turns: How many inputs to take back.
-            to: The checkpoint to go back to, instead of counting turns.
+            to: The checkpoint or the branch to go back to, instead of counting turns.
+            keep_as: The name of the old head; default: `before-rewind-1`, and so on.
 
         Returns:
             The new latest state.
 
         Raises:
-            CheckpointNotFoundError: If there is no such checkpoint, or nothing before that many turns.
+            CheckpointNotFoundError: If there is no such checkpoint or branch, or nothing before that many turns.
+            BranchNameError: If `keep_as` can be no name.
+            BranchExistsError: If another checkpoint has that name. In either case the thread stays as it is.
         """
+        if turns < 1:
+            raise ValueError(f"rewind takes back at least one turn, not {turns}.")
+        target = await self._at(to)
         async with self.agent.changing(self.config()) as config:
-            target = to if to is not None else await self._before(turns)
-            await self.astate(target)
-            config["configurable"]["checkpoint_id"] = target
-            await self.agent.graph.aupdate_state(config, None, as_node="__copy__")
+            tree = await atree(self._saver, self.thread_id)
+            if target is None and (target := tree.before_turns(turns)) is None:
+                raise CheckpointNotFoundError(self.thread_id, "before its first turn")
+            if target not in tree.known:
+                raise CheckpointNotFoundError(self.thread_id, target)
+            name = keep_as if keep_as is not None else await anext_name(self._saver, self.thread_id)
+            await aname(self._saver, config, name, tree.head, "rewind")
+            await arewind(self._saver, config, target)
             return await self.astate()
 
-    def rewind(self, turns: int = 1, *, to: str | None = None) -> StateSnapshot:
+    def rewind(self, turns: int = 1, *, to: str | None = None, keep_as: str | None = None) -> StateSnapshot:
         """As `arewind`."""
-        return self._call(self.arewind, turns, to=to)
+        return self._call(self.arewind, turns, to=to, keep_as=keep_as)
 
     async def aprune(
         self,
@@ -297,12 +394,12 @@ class Thread:
 
     def config(self, checkpoint_id: str | None = None) -> RunnableConfig:
         """The LangGraph config that names this thread, and one of its checkpoints if given."""
-        named = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
+        named = {} if checkpoint_id is None else {"checkpoint_ns": "", "checkpoint_id": checkpoint_id}
         return {"configurable": {"thread_id": self.thread_id, **named}}
 
     async def _open_questions(self) -> list[Interrupt]:
-        saver = self.agent.checkpointer
-        assert saver is not None, "an agent without one makes no Thread"
+        saver = self.agent.graph.checkpointer
+        assert isinstance(saver, BaseCheckpointSaver), "an agent without one makes no Thread"
         return await open_questions(saver, self.thread_id)
 
     async def _head(self) -> str:
@@ -311,23 +408,26 @@ class Thread:
             raise CheckpointNotFoundError(self.thread_id)
         return str(snapshot.config["configurable"]["checkpoint_id"])
 
-    async def _before(self, turns: int) -> str:
-        """The checkpoint on which the input came in that was sent `turns` inputs ago."""
-        if turns < 1:
-            raise ValueError(f"rewind takes back at least one turn, not {turns}.")
-        parents = {}
-        for snapshot in await self.ahistory():
-            parents[_id(snapshot.config)] = snapshot
-        at: StateSnapshot | None = parents.get(await self._head())
-        while at is not None:
-            parent = _id(at.parent_config) if at.parent_config else None
-            turns -= (at.metadata or {}).get("source") == "input"
-            if turns == 0:
-                if parent is None:
-                    break
-                return parent
-            at = parents.get(parent) if parent else None
-        raise CheckpointNotFoundError(self.thread_id, "before its first turn")
+    @property
+    def _saver(self) -> BaseCheckpointSaver[Any]:
+        assert self.agent.checkpointer is not None, "an agent without one makes no Thread"
+        return self.agent.checkpointer
+
+    async def _at(self, place: str | None) -> str | None:
+        """The checkpoint that an id or a branch's name means."""
+        return None if place is None else await acheckpoint_of(self._saver, self.thread_id, place)
+
+    async def _placed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a run, with the checkpoint that they mean by a name."""
+        named = kwargs.get("checkpoint_id")
+        return kwargs if named is None else {**kwargs, "checkpoint_id": await self._at(named)}
+
+    async def _line(self, branch: str) -> set[str]:
+        head = await acheckpoint_of(self._saver, self.thread_id, branch)
+        tree = await atree(self._saver, self.thread_id)
+        if head not in tree.known:
+            raise CheckpointNotFoundError(self.thread_id, head)
+        return {info.checkpoint_id for info in tree.path(head)}
 
     async def _keep(self, act: str, *args: Any, **kwargs: Any) -> Any:
         """One of the saver's acts on whole threads, which not every saver of LangGraph's has."""

@@ -16,7 +16,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from petal.checkpoints.leases import LEASE, ROLL_BACK, Leases
+from petal.checkpoints.leases import LEASE, ROLL_BACK, Lease, Leases
 from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import OnConflict
 from petal.errors import CheckpointerError, RunStoppedError, ThreadBusyError
@@ -32,10 +32,12 @@ class Turn:
     Attributes:
         config: The run's config, by which its saves are known.
         control: Stops it between two steps.
+        lease: Its right to the thread.
     """
 
     config: RunnableConfig
     control: RunControl
+    lease: Lease
 
 
 @asynccontextmanager
@@ -77,11 +79,16 @@ async def turn(
             await saver.adelete_for_runs(lease.replaced)
         lease.on_wish(partial(control.request_drain, "a later run takes over"))
         try:
-            yield Turn(_of_run(config, lease.owner, run_id), control)
+            yield Turn(_of_run(config, lease.owner, run_id), control, lease)
         except GraphDrained:
             if not lease.wish:
                 raise
             raise RunStoppedError(thread_id, rolled_back=lease.wish == ROLL_BACK) from None
+
+
+async def is_running(saver: BaseCheckpointSaver[Any], thread_id: str) -> bool:
+    """Whether a run has the thread now, in a process that gives signs of life."""
+    return await _leases(saver).is_held(thread_id)
 
 
 def _of_run(config: RunnableConfig, owner: str, run_id: str) -> RunnableConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, cast, get_type_hints
 
@@ -51,6 +51,12 @@ def values_of(state: Any) -> dict[str, Any]:
     if isinstance(state, BaseModel):
         return {name: getattr(state, name) for name in type(state).model_fields}
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def reducer_of(state_type: type, key: str) -> Callable[[Any, Any], Any] | None:
+    """What joins a key's old value and a new one; None if the new one replaces it."""
+    extras = getattr(_hints(state_type)[key], "__metadata__", ())
+    return extras[-1] if extras and callable(extras[-1]) else None
 
 
 @lru_cache(maxsize=256)

@@ -51,8 +51,8 @@ def test_a_fork_is_whole_and_knows_no_later(rows: list[Row], data: st.DataObject
     assert len(kept) == len(checkpoints)
     for key in kept:
         assert ancestors(rows, key) <= kept
-    newest = chosen == max(each.id for each in rows if each.ns == "")
-    assert set(writes) == (kept if newest else kept - {("", chosen)})
+    last = not any(each.parent == chosen for each in rows if each.ns == "")
+    assert set(writes) == (kept if last else kept - {("", chosen)})
 
 
 @given(trees())
@@ -72,7 +72,7 @@ def test_a_loop_of_parents_ends() -> None:
     assert past_of([row("a", "b"), row("b", "a")], "a") == ([("", "a"), ("", "b")], [("", "b")])
 
 
-def test_an_open_call_comes_along_and_an_ended_one_of_another_branch_does_not() -> None:
+def test_an_open_call_comes_along_and_those_of_other_branches_do_not() -> None:
     """A subgraph's checkpoint belongs to the root checkpoint that its call started from."""
     rows = [
         row("1"),
@@ -83,7 +83,15 @@ def test_an_open_call_comes_along_and_an_ended_one_of_another_branch_does_not() 
         row("6", None, "call:3", "4"),
     ]
     assert past_of(rows, "4") == ([("", "4"), ("", "1"), ("call:1", "2"), ("call:3", "6")],) * 2
-    assert past_of(rows, "3") == ([("", "3"), ("", "1"), ("call:1", "2")], [("", "1"), ("call:1", "2")])
+    assert past_of(rows, "3") == ([("", "3"), ("", "1"), ("call:1", "2"), ("call:2", "5")],) * 2
+    assert past_of(rows, "1") == ([("", "1")], [])
+
+
+def test_a_subgraph_with_a_state_of_its_own_comes_as_its_call_began() -> None:
+    """Where the chosen checkpoint was gone on from, what the call at it did is left behind, but not its input."""
+    rows = [row("1"), row("2", "1"), row("3", None, "kept", "2"), row("4", "3", "kept", "2"), row("5", "2")]
+    assert past_of(rows, "2") == ([("", "2"), ("", "1"), ("kept", "3")], [("", "1"), ("kept", "3")])
+    assert past_of(rows, "5")[0] == [("", "5"), ("", "2"), ("", "1"), ("kept", "3"), ("kept", "4")]
 
 
 def test_an_old_format_keeps_the_parent_that_it_reads() -> None:

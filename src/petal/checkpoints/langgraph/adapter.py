@@ -195,8 +195,8 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
     def fork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
         """Makes a thread that has the past of one checkpoint, and that checkpoint as its newest.
 
-        Open questions of the checkpoint come along if it is its thread's newest; else it goes on from there
-        as if the later ones had never been.
+        Open questions of the checkpoint come along if nothing follows it; else it goes on from there as if the later
+        ones had never been.
 
         Args:
             source_thread_id: The thread to fork.
@@ -225,7 +225,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         Args:
             thread_ids: The threads.
             strategy: `"keep_latest"` keeps the newest checkpoint of each namespace with its pending writes,
-                but not the namespaces of subgraph calls that ended; `"delete"` keeps nothing.
+                but not the namespaces of subgraph calls that ended, nor what only has a name; `"delete"` keeps nothing.
 
         Raises:
             ValueError: If the strategy is unknown.

@@ -50,23 +50,31 @@ def past_of(rows: Sequence[Row], checkpoint_id: str) -> tuple[list[Key], list[Ke
 
     A subgraph's checkpoint goes with the root checkpoint that its call started from. Writes of the chosen
     checkpoint are what came after it; they come along only if nothing else came: then its open interrupts,
-    and the subgraphs that wait in them, are open in the fork too.
+    and the subgraphs that wait in them, are open in the fork too. Else a subgraph that keeps a state of its own
+    and was called there stands as that call began, since LangGraph gives it no input when it resumes.
 
     Returns:
         The checkpoints, and those among them whose pending writes are copied.
     """
     known = {row.key: row for row in rows}
     path = _ancestry(known, ("", checkpoint_id))
-    newest = checkpoint_id == max(row.id for row in rows if row.ns == "")
-    begun = set(path) if newest else set(path[1:])
+    last = not any(row.parent == checkpoint_id for row in rows if row.ns == "")
+    begun = set(path) if last else set(path[1:])
+    opened = set() if last else _as_calls_began(rows, checkpoint_id)
     kept = dict.fromkeys(path)
     for row in rows:
         if row.ns == "":
             continue
         call = ("", row.root) if row.root is not None else None
-        if call in begun if call in known else row.id <= checkpoint_id:
+        if row.key in opened or (call in begun if call in known else row.id <= checkpoint_id):
             kept.update(dict.fromkeys(_ancestry(known, row.key)))
-    return list(kept), [key for key in kept if newest or key != path[0]]
+    return list(kept), [key for key in kept if last or key != path[0]]
+
+
+def _as_calls_began(rows: Sequence[Row], root: str) -> set[Key]:
+    """The first checkpoint at a root checkpoint of each subgraph that keeps a state of its own."""
+    called = [row for row in rows if row.root == root and row.ns and ":" not in row.ns]
+    return {row.key for row in {row.ns: row for row in sorted(called, key=lambda row: row.id, reverse=True)}.values()}
 
 
 def outdated(rows: Sequence[Row]) -> set[Key]:

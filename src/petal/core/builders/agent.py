@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from langchain_core.language_models import BaseChatModel
@@ -15,6 +15,7 @@ from petal.core.config.agent import (
     ApprovalConfig,
     ConditionConfig,
     LLMConfig,
+    MigrationConfig,
     RetryConfig,
     StepConfig,
 )
@@ -40,6 +41,8 @@ class AgentDraft:
         self.steps: list[StepConfig] = []
         self.llm: LLMConfig | BaseChatModel | None = None
         self.checkpointer: CheckpointerConfig | BaseCheckpointSaver[Any] | None = None
+        self.version = 1
+        self.migrations: list[MigrationConfig] = []
 
     def set_checkpointer(self, checkpointer: Checkpointer | None) -> None:
         """Keep state in `checkpointer`, or nowhere.
@@ -68,6 +71,8 @@ class AgentDraft:
             steps=tuple(self.steps),
             llm=self.llm,
             checkpointer=self.checkpointer,
+            version=self.version,
+            migrations=tuple(self.migrations),
         ).validated()
 
 
@@ -91,6 +96,8 @@ class AgentBuilder:
         builder._config.steps = list(config.steps)
         builder._config.llm = config.llm
         builder._config.checkpointer = config.checkpointer
+        builder._config.version = config.version
+        builder._config.migrations = list(config.migrations)
         return builder
 
     def with_step(self, step: StepConfig) -> Self:
@@ -109,6 +116,34 @@ class AgentBuilder:
             CheckpointerConfigurationError: (a ValueError) If it is none of these.
         """
         self._config.set_checkpointer(checkpointer_config)
+        return self
+
+    def with_version(self, version: int) -> Self:
+        """Which shape the state has; state of earlier versions needs a migration each.
+
+        Raises:
+            AgentConfigurationError: If it is no version: 1 is the first.
+        """
+        if type(version) is not int or version < 1:
+            raise AgentConfigurationError(f"A version is a whole number from 1 on, not {version!r}.")
+        self._config.version = version
+        return self
+
+    def with_migration(self, start: int, to: int, function: Callable[[dict[str, Any]], dict[str, Any]]) -> Self:
+        """How state of one version becomes that of a later one.
+
+        Args:
+            start: The version that wrote the state.
+            to: The version that the function makes of it.
+            function: Is given the state's values as a dict, and returns those of the later version.
+
+        Raises:
+            AgentConfigurationError: If it does not lead to a later version, or is no function.
+        """
+        if not callable(function):
+            raise AgentConfigurationError(f"A migration is a function of the state's values, not {function!r}.")
+        fields = {"from": start, "to": to, "function": function}
+        self._config.migrations.append(made(MigrationConfig, f"The migration from {start} to {to}", fields))
         return self
 
     def with_llm(self, provider: LLMConfig | BaseChatModel | str, model: str | None = None, **settings: Any) -> Self:

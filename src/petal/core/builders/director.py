@@ -16,9 +16,11 @@ from petal.core.agent import Agent
 from petal.core.builders.approval import approval_name, approval_node
 from petal.core.config.agent import AgentConfig, ConditionConfig, RetryConfig, StepConfig
 from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.shapes import Shape
 from petal.core.steps.llm import tools_name
 from petal.core.steps.registry import StepContext, StepNodes, StepRegistry
 from petal.core.steps.tool import wants_tools
+from petal.core.versions import VersionedSaver
 from petal.errors import AgentConfigurationError, known_names
 from petal.types.state import state_keys, values_of, with_messages
 
@@ -59,7 +61,8 @@ class AgentBuilderDirector:
             after = entries[step.next or (following.name if following else END)]
             _add_step(graph, step, built[step.name], after, entries, context)
         saver = self._saver(config)
-        return Agent(config, _compiled(graph, config.name, saver), saver, context.models, context.toolboxes)
+        kept = None if saver is None else VersionedSaver(saver, Shape.of(config))
+        return Agent(config, _compiled(graph, config.name, kept), saver, context.models, context.toolboxes)
 
     def _saver(self, config: AgentConfig) -> BaseCheckpointSaver[Any] | None:
         if isinstance(config.checkpointer, CheckpointerConfig):
@@ -72,14 +75,15 @@ class AgentBuilderDirector:
         Raises:
             CheckpointerConfigurationError: (a ValueError) If an option is missing or a package not installed.
         """
-        return open_checkpointer(checkpointer_config, allow=self._declared_types())
+        return open_checkpointer(
+            checkpointer_config, allow=[] if self._config is None else declared_types(self._config)
+        )
 
-    def _declared_types(self) -> list[type]:
-        """The types of the state's annotations, and those of structured answers."""
-        if self._config is None:
-            return []
-        outputs = [step.config.get("structured_output") for step in self._config.steps]
-        return types_in(self._config.state_type, *(output for output in outputs if isinstance(output, type)))
+
+def declared_types(config: AgentConfig) -> list[type]:
+    """The types of the state's annotations, and those of structured answers."""
+    outputs = [step.config.get("structured_output") for step in config.steps]
+    return types_in(config.state_type, *(output for output in outputs if isinstance(output, type)))
 
 
 def _compiled(

@@ -159,6 +159,24 @@ class StepConfig(Frozen):
         return self
 
 
+class MigrationConfig(Frozen):
+    """How state of one version of an agent becomes that of a later one."""
+
+    start: int = Field(alias="from", ge=1)
+    """The version that wrote the state."""
+    to: int
+    """The version that the function makes of it."""
+    function: Any
+    """`fn(values)`, which is given the state's values as a dict and returns those of the later version; or
+    `package.module:name`."""
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.to <= self.start:
+            raise ValueError(f"a migration leads to a later version, not from {self.start} to {self.to}")
+        return self
+
+
 class AgentConfig(Frozen):
     """A whole agent.
 
@@ -174,6 +192,10 @@ class AgentConfig(Frozen):
     """Used by each step that names no model of its own."""
     checkpointer: CheckpointerConfig | BaseCheckpointSaver[Any] | None = None
     """A configuration, or a ready saver, which its maker closes."""
+    version: int = Field(default=1, ge=1)
+    """Which shape the state has; one more whenever kept state would no longer fit."""
+    migrations: tuple[MigrationConfig, ...] = ()
+    """What brings state of each earlier version to this one."""
 
     @field_validator("checkpointer", mode="before")
     @classmethod
@@ -195,7 +217,29 @@ class AgentConfig(Frozen):
                         f"Step {step.name!r} goes on to {target!r}, which is no step. "
                         f"{known_names(target, [*names, 'END'])}"
                     )
+        self._check_migrations()
         return self
+
+    def _check_migrations(self) -> None:
+        """See that there is one way from each earlier version to this one."""
+        steps: dict[int, int] = {}
+        for migration in self.migrations:
+            if migration.start in steps:
+                raise AgentConfigurationError(
+                    f"Agent {self.name!r} has two migrations from version {migration.start}; keep one."
+                )
+            if migration.to > self.version:
+                raise AgentConfigurationError(
+                    f"Agent {self.name!r} has a migration to version {migration.to}, but is of version "
+                    f"{self.version}; raise the version, or leave the migration out."
+                )
+            steps[migration.start] = migration.to
+        for version in range(1, self.version):
+            if version not in steps:
+                raise AgentConfigurationError(
+                    f"Agent {self.name!r} is of version {self.version}, and no migration leads on from version "
+                    f"{version}; add one, from {version} to {version + 1} or later."
+                )
 
 
 def _targets(step: StepConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,9 @@ class ModelOptions(Frozen):
     """The state's key for the structured answer. Default: its fields go to the keys of the same names."""
     scratchpad_key: str | None = None
     """A key of the state that collects each tool call and its result as text."""
+    dangling: Literal["error", "run", "ask"] = "error"
+    """What becomes of tool calls that never got a result: the model is told so; a call that never began is run now;
+    or a human says."""
 
     @model_validator(mode="before")
     @classmethod

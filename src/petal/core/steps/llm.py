@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import BaseModel
 
 from petal.core.config.agent import StepConfig
 from petal.core.config.steps import LLMOptions, ModelOptions
+from petal.core.steps.dangling import Conversation, Mender
 from petal.core.steps.prompts import Prompt
 from petal.core.steps.registry import StepContext, StepNodes, options_of
-from petal.core.steps.tool import messages_of, tool_node
+from petal.core.steps.tool import tool_node
 from petal.errors import AgentConfigurationError
 from petal.types.state import values_of
 
@@ -29,6 +30,7 @@ def nodes(step: StepConfig, context: StepContext) -> StepNodes:
     output = StructuredOutput.parse(options, step.name, context)
     toolbox = context.toolbox(options.tools, step.name) if options.tools else None
     source = context.model(options.llm, step.name)
+    mender = Mender(step.name, options, toolbox, context)
 
     def model() -> Runnable[Any, Any]:
         chat = source.get()
@@ -39,15 +41,17 @@ def nodes(step: StepConfig, context: StepContext) -> StepNodes:
     def update(asked: Asked, answer: Any) -> dict[str, Any]:
         return output.update(asked, answer) if output else asked.update(answer)
 
-    def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        asked = question.ask(state)
-        return update(asked, model().invoke(asked.sent, config))
+    def ask(state: Any, config: RunnableConfig) -> Any:
+        conversation = mender.mend(state, config)
+        asked = question.ask(state, conversation)
+        return conversation.update(update(asked, model().invoke(asked.sent, config)))
 
-    async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        asked = question.ask(state)
+    async def aask(state: Any, config: RunnableConfig) -> Any:
         if toolbox:
             await toolbox.aload()
-        return update(asked, await model().ainvoke(asked.sent, config))
+        conversation = await mender.amend(state, config)
+        asked = question.ask(state, conversation)
+        return conversation.update(update(asked, await model().ainvoke(asked.sent, config)))
 
     tools = tool_node(toolbox, tools_name(step.name), context, options.scratchpad_key) if toolbox else None
     return StepNodes(RunnableLambda(ask, afunc=aask, name=step.name), tools)
@@ -95,8 +99,8 @@ class Question:
             ),
         )
 
-    def ask(self, state: Any) -> Asked:
-        """The messages to send: the system prompt, the conversation, the filled prompt.
+    def ask(self, state: Any, conversation: Conversation) -> Asked:
+        """The messages to send: the system prompt, the state's conversation, the filled prompt.
 
         A filled prompt becomes part of the conversation. Two exceptions: an answer of tools needs no
         prompt before the model goes on, and where `{input}` stands for what a human has just said in
@@ -107,11 +111,11 @@ class Question:
             AgentConfigurationError: If there is nothing to send.
         """
         values = values_of(state)
-        history = messages_of(state)
+        history = conversation.messages
         last = history[-1] if history else None
         sent: list[BaseMessage] = history
         new: list[BaseMessage] = []
-        if self.prompt is not None and not isinstance(last, ToolMessage):
+        if self.prompt is not None and not conversation.goes_on:
             spoken = last.text if isinstance(last, HumanMessage) else None
             if INPUT in self.prompt.keys and spoken is not None and not self._fresh_input(values, history):
                 values = {**values, INPUT: spoken}

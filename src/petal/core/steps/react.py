@@ -18,6 +18,7 @@ from langgraph.graph.state import CompiledStateGraph
 from petal.core.config.agent import StepConfig
 from petal.core.config.steps import ReactOptions
 from petal.core.models.source import ModelSource
+from petal.core.steps.dangling import Conversation, Mender
 from petal.core.steps.llm import Question, StructuredOutput
 from petal.core.steps.registry import Node, StepContext, options_of
 from petal.core.steps.tool import scratchpad
@@ -33,6 +34,7 @@ def nodes(step: StepConfig, context: StepContext) -> Node:
         context.require_key(options.scratchpad_key, step.name, "the scratchpad")
     toolbox = context.toolbox(options.tools, step.name)
     source = context.model(options.llm, step.name)
+    mender = Mender(step.name, options, toolbox, context)
 
     @cache
     def loop() -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -46,28 +48,30 @@ def nodes(step: StepConfig, context: StepContext) -> Node:
     if toolbox.is_loaded:
         loop()  # a function that cannot be a tool is said when the agent is built
 
-    def begin(state: Any) -> tuple[dict[str, Any], int]:
-        asked = question.ask(state)
+    def begin(state: Any, conversation: Conversation) -> tuple[dict[str, Any], int]:
+        asked = question.ask(state, conversation)
         return {"messages": asked.messages, "instructions": asked.system}, len(asked.messages) - len(asked.new)
 
-    def end(state: Any, known: int, result: dict[str, Any]) -> dict[str, Any]:
+    def end(state: Any, conversation: Conversation, known: int, result: dict[str, Any]) -> Any:
         added = result["messages"][known:]
         update: dict[str, Any] = {"messages": added}
         if output and (answer := result.get("structured_response")) is not None:
             update |= output.values(answer)
         if options.scratchpad_key is not None:
-            before = values_of(state).get(options.scratchpad_key) or ""
+            before = {**values_of(state), **conversation.values}.get(options.scratchpad_key) or ""
             update[options.scratchpad_key] = before + scratchpad(added, added)
-        return update
+        return conversation.update(update)
 
-    def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        begun, known = begin(state)
-        return end(state, known, loop().invoke(begun, config))
+    def run(state: Any, config: RunnableConfig) -> Any:
+        conversation = mender.mend(state, config)
+        begun, known = begin(state, conversation)
+        return end(state, conversation, known, loop().invoke(begun, config))
 
-    async def arun(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        begun, known = begin(state)
+    async def arun(state: Any, config: RunnableConfig) -> Any:
         await toolbox.aload()
-        return end(state, known, await loop().ainvoke(begun, config))
+        conversation = await mender.amend(state, config)
+        begun, known = begin(state, conversation)
+        return end(state, conversation, known, await loop().ainvoke(begun, config))
 
     return RunnableLambda(run, afunc=arun, name=step.name)
 

@@ -23,6 +23,7 @@ from petal.core.config.agent import (
     ApprovalConfig,
     ConditionConfig,
     LLMConfig,
+    MigrationConfig,
     NodeName,
     RetryConfig,
     Target,
@@ -172,6 +173,15 @@ class Retry(RetryConfig):
     @classmethod
     def _from_digits(cls, value: Any) -> Any:
         return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class Migration(MigrationConfig):
+    """How state of one version of the agent becomes that of a later one."""
+
+    model_config = _DOCUMENTED
+
+    function: str
+    """`package.module:name` of `fn(values)`, which returns the values of the later version."""
 
 
 def _approval(value: Any) -> Any:
@@ -336,6 +346,10 @@ class AgentFile(Part):
     """Tools by name, for the steps."""
     steps: tuple[Step, ...] = Field(min_length=1)
     """The steps, in the order in which they run."""
+    version: int = Field(default=1, ge=1)
+    """Which shape the state has; one more whenever kept state would no longer fit."""
+    migrations: tuple[Migration, ...] = ()
+    """What brings state of each earlier version to this one."""
 
     @model_validator(mode="after")
     def _one_state(self) -> Self:

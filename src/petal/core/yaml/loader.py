@@ -13,13 +13,14 @@ from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.yaml.document import Document, Place, read
 from petal.core.yaml.format import BUILT_IN, AgentFile, StepEntry, StepFile
 from petal.core.yaml.handlers.checkpointer import located
+from petal.core.yaml.handlers.migrations import migration_of
 from petal.core.yaml.handlers.state import state_of
 from petal.core.yaml.handlers.steps import step_of
 from petal.core.yaml.handlers.tools import tools_of
 from petal.core.yaml.mistakes import Mistakes, unknown
 from petal.core.yaml.paths import local_model
 from petal.core.yaml.resolution import Resolution
-from petal.errors import CheckpointerConfigurationError, YAMLConfigurationError
+from petal.errors import AgentConfigurationError, CheckpointerConfigurationError, YAMLConfigurationError
 
 if TYPE_CHECKING:
     from petal.core.steps.registry import StepRegistry
@@ -82,15 +83,25 @@ def parse_agent(
     tools = tools_of(parsed.tools, resolution)
     steps = [step_of(step, ("steps", i), tools, kinds, resolution) for i, step in enumerate(parsed.steps)]
     checkpointer = _checkpointer(document.value.get("checkpointer"), resolution)
+    migrations = [
+        migration_of(migration, ("migrations", i), resolution) for i, migration in enumerate(parsed.migrations)
+    ]
     _check_ways(parsed.steps, mistakes)
     mistakes.raise_any()
-    return AgentConfig(
+    config = AgentConfig(
         name=parsed.name,
         state_type=state_type,
         steps=tuple(step for step in steps if step is not None),
         llm=local_model(parsed.llm, resolution.folder) if parsed.llm else None,
         checkpointer=checkpointer,
-    ).validated()
+        version=parsed.version,
+        migrations=tuple(migrations),
+    )
+    try:
+        return config.validated()
+    except AgentConfigurationError as error:
+        mistakes.add_error(("migrations",) if parsed.migrations else ("version",), error)
+        raise mistakes.error() from None
 
 
 def parse_step(text: str, *, base: Path, file: Path | None = None, registry: StepRegistry | None = None) -> StepConfig:

@@ -1,0 +1,206 @@
+"""The lines of a thread: which checkpoints follow on which, and where lines part, without a value being read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from petal.checkpoints.branches import Branch, anames
+from petal.checkpoints.threads import CheckpointInfo
+from petal.errors import CheckpointNotFoundError
+
+TWIN_OF = "rewound_to"
+"""In the metadata of a checkpoint that a rewind made: the one that it repeats."""
+
+_PAGE = 500
+
+
+@runtime_checkable
+class Outlining(Protocol):
+    """A saver that lists checkpoints without reading their values."""
+
+    async def acheckpoints(
+        self, thread_id: str, limit: int = 50, before: CheckpointInfo | None = None, *, ns: str | None = ""
+    ) -> list[CheckpointInfo]:
+        """A page, newest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a thread: a checkpoint that nothing follows, and what led to it.
+
+    Attributes:
+        checkpoint_id: Its head.
+        names: The names of its head.
+        is_head: Whether it is the line of the thread's newest checkpoint, which runs go on from.
+        parted: The last checkpoint that it has in common with a line before it in the list; None for the first line.
+            Of a rewind that is the checkpoint which it repeats.
+        checkpoints: Ids of the checkpoints that are on no line before it, newest first.
+    """
+
+    checkpoint_id: str
+    names: tuple[str, ...]
+    is_head: bool
+    parted: str | None
+    checkpoints: tuple[str, ...]
+
+
+class Passed:
+    """Checkpoints of ways that were walked, and those that these repeat."""
+
+    def __init__(self, *infos: CheckpointInfo) -> None:
+        self.ids: set[str] = set()
+        self.repeated: set[str] = set()
+        self.add(infos)
+
+    def add(self, infos: Iterable[CheckpointInfo]) -> None:
+        """Take in a way, or a part of one."""
+        for info in infos:
+            self.ids.add(info.checkpoint_id)
+            if (repeated := info.metadata.get(TWIN_OF)) is not None:
+                self.repeated.add(str(repeated))
+
+
+class Tree:
+    """How the checkpoints of a thread's root namespace follow on each other.
+
+    Args:
+        outlines: All of them, in any order.
+    """
+
+    def __init__(self, outlines: Sequence[CheckpointInfo]) -> None:
+        self.known = {info.checkpoint_id: info for info in outlines}
+
+    @property
+    def head(self) -> str:
+        """The newest checkpoint."""
+        return max(self.known)
+
+    def path(self, checkpoint_id: str) -> Iterator[CheckpointInfo]:
+        """A checkpoint and those that led to it, newest first; a loop of parents ends it."""
+        passed: set[str] = set()
+        at = self.known.get(checkpoint_id)
+        while at is not None and at.checkpoint_id not in passed:
+            passed.add(at.checkpoint_id)
+            yield at
+            at = None if at.parent_id is None else self.known.get(at.parent_id)
+
+    def before_turns(self, turns: int) -> str | None:
+        """The checkpoint on which the input came in that was sent so many inputs ago; None if there is none."""
+        for info in self.path(self.head):
+            turns -= info.metadata.get("source") == "input"
+            if turns == 0:
+                return info.parent_id if info.parent_id in self.known else None
+        return None
+
+    def apart(self, checkpoint_id: str, passed: Passed) -> tuple[list[CheckpointInfo], str | None]:
+        """What of the way to a checkpoint is on none of the ways that were passed, newest first, and where it parts.
+
+        Where that is a checkpoint that a rewind repeated, it is its way's last one, since the other has the repetition.
+        """
+        own: list[CheckpointInfo] = []
+        for info in self.path(checkpoint_id):
+            if info.checkpoint_id not in passed.ids:
+                own.append(info)
+            if info.checkpoint_id in passed.ids or info.checkpoint_id in passed.repeated:
+                return own, info.checkpoint_id
+        return own, None
+
+    def leaves(self) -> list[str]:
+        """The checkpoints that nothing follows, newest first."""
+        followed = {info.parent_id for info in self.known.values()}
+        return sorted((id for id in self.known if id not in followed), reverse=True)
+
+
+async def aoutlines(saver: BaseCheckpointSaver[Any], thread_id: str, *, ns: str | None = "") -> list[CheckpointInfo]:
+    """All checkpoints of a thread, newest first; those of LangGraph's savers have to be read whole.
+
+    Args:
+        saver: The saver.
+        thread_id: The thread.
+        ns: The namespace; None for all.
+    """
+    found: list[CheckpointInfo] = []
+    if isinstance(saver, Outlining):
+        while page := await saver.acheckpoints(thread_id, _PAGE, found[-1] if found else None, ns=ns):
+            found += page
+        return found
+    place = {} if ns is None else {"checkpoint_ns": ns}
+    async for kept in saver.alist({"configurable": {"thread_id": thread_id, **place}}):
+        at, parent = kept.config["configurable"], (kept.parent_config or {}).get("configurable", {})
+        found.append(
+            CheckpointInfo(
+                thread_id,
+                at.get("checkpoint_ns", ""),
+                kept.checkpoint["id"],
+                parent.get("checkpoint_id"),
+                kept.checkpoint["ts"],
+                kept.metadata,
+                tuple(kept.checkpoint["channel_values"]),
+            )
+        )
+    return found
+
+
+async def atree(saver: BaseCheckpointSaver[Any], thread_id: str) -> Tree:
+    """How the checkpoints of a thread follow on each other.
+
+    Raises:
+        CheckpointNotFoundError: If there is no such thread.
+    """
+    outlines = await aoutlines(saver, thread_id)
+    if not outlines:
+        raise CheckpointNotFoundError(thread_id)
+    return Tree(outlines)
+
+
+async def abranches(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Branch]:
+    """The named branches of a thread, in the order in which they got their names.
+
+    Raises:
+        CheckpointNotFoundError: If there is no such thread.
+    """
+    tree = await atree(saver, thread_id)
+    passed = Passed(*tree.path(tree.head))
+    found = []
+    for name, note in (await anames(saver, thread_id)).items():
+        own, parted = tree.apart(note.checkpoint_id, passed)
+        sources = [info.metadata.get("source") for info in own if info.checkpoint_id != parted]
+        found.append(
+            Branch(
+                name,
+                note.checkpoint_id,
+                datetime.fromisoformat(note.value["time"]),
+                note.value["why"],
+                note.checkpoint_id == tree.head,
+                parted,
+                sources.count("loop"),
+                sources.count("input"),
+            )
+        )
+    return found
+
+
+async def alines(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Line]:
+    """The lines of a thread: that of its newest checkpoint first, then those of other heads, newest first.
+
+    Raises:
+        CheckpointNotFoundError: If there is no such thread.
+    """
+    tree = await atree(saver, thread_id)
+    names: dict[str, list[str]] = {}
+    for name, note in (await anames(saver, thread_id)).items():
+        names.setdefault(note.checkpoint_id, []).append(name)
+    lines: list[Line] = []
+    passed = Passed()
+    for head in dict.fromkeys((tree.head, *tree.leaves())):
+        own, parted = tree.apart(head, passed)
+        ids = tuple(info.checkpoint_id for info in own)
+        lines.append(Line(head, tuple(names.get(head, ())), head == tree.head, parted, ids))
+        passed.add(own)
+    return lines

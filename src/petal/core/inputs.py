@@ -1,0 +1,44 @@
+"""The input of a run whose first checkpoint may come late: kept before the run begins, found again after a crash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base.id import uuid6
+
+from petal.checkpoints.leases import Lease
+from petal.checkpoints.notes import INPUT, anotes, aput_note
+from petal.checkpoints.saver import PetalSaver
+
+
+async def keep_input(saver: BaseCheckpointSaver[Any], lease: Lease, config: RunnableConfig, input: Any) -> None:
+    """Keep a run's input until the run has ended; it is on disk when this returns.
+
+    It hangs on a checkpoint that will never be, which is older than all that the run will save. LangGraph's own savers
+    could not forget it, so there it is not kept.
+    """
+    if not isinstance(saver, PetalSaver):
+        return
+    lease.input_id = str(uuid6())
+    place = {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": lease.input_id}
+    value = {"run": lease.run_id, "input": input}
+    await aput_note(saver, {"configurable": place}, INPUT, value, "input")
+
+
+async def left_input(saver: BaseCheckpointSaver[Any], lease: Lease) -> tuple[Any] | None:
+    """The input of a run that died before it had saved anything, for the run that has the thread now.
+
+    It stays kept until that one has ended. Where a run had saved a checkpoint, that is gone on with instead.
+    """
+    if not isinstance(saver, PetalSaver):
+        return None
+    for note in await anotes(saver, lease.thread_id, INPUT):
+        thread: RunnableConfig = {"configurable": {"thread_id": lease.thread_id}}
+        if [kept async for kept in saver.alist(thread, filter={"run_id": note.value["run"]}, limit=1)]:
+            saver.leases.forget_input(lease.thread_id, note.checkpoint_id)
+        else:
+            lease.input_id = note.checkpoint_id
+            return (note.value["input"],)
+    return None

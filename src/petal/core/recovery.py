@@ -1,0 +1,308 @@
+"""Runs that died: which threads they left incomplete, and how these are taken up again, so often and no more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+from petal.checkpoints.leniency import lenient
+from petal.checkpoints.notes import RECOVERY, Note, anotes, aput_note
+from petal.checkpoints.saver import PetalSaver
+from petal.core.config.checkpointer import redacted
+from petal.core.continuity import heads, next_steps
+from petal.core.questions import Answer, failures, open_questions
+from petal.core.shapes import agent_of
+from petal.core.turns import is_running
+from petal.errors import CheckpointConflictError, CheckpointCorruptionError, CheckpointerUnavailableError
+
+if TYPE_CHECKING:
+    from petal.core.agent import Agent
+
+ATTEMPTS = 3
+"""How often a run is taken up again, unless said."""
+KILLED = "its process ended while it ran"
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class IncompleteRun:
+    """A thread whose run died.
+
+    Attributes:
+        thread_id: The thread.
+        status: `"interrupted"`: it was cut off; `"failed"`: a step raised; `"dead"`: it was taken up again as often as
+            allowed, and died each time.
+        since: When its newest checkpoint was made, in UTC; None if that cannot be read.
+        attempts: How often it was taken up again since its input, or since it last was whole.
+        error: What it died of last; None where its process ended without a word.
+        head: Its newest checkpoint.
+    """
+
+    thread_id: str
+    status: Literal["interrupted", "failed", "dead"]
+    since: datetime | None
+    attempts: int
+    error: str | None
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What became of one attempt to go on with a thread.
+
+    Attributes:
+        thread_id: The thread.
+        outcome: `"done"`; `"waiting"`: it asked something; `"failed"`: it died again; `"dead"`: it did so for the last
+            time, or had before; `"held"`: another run has it, here or elsewhere; `"whole"`: another one finished it.
+        attempts: How often it was taken up again, this time included.
+        error: What it died of.
+    """
+
+    thread_id: str
+    outcome: Literal["done", "waiting", "failed", "dead", "held", "whole"]
+    attempts: int = 0
+    error: str | None = None
+
+
+class PassedOver(Exception):
+    """A thread that has no run to be taken up, or not any more.
+
+    Args:
+        run: The run, if it is dead; None if there is none.
+    """
+
+    def __init__(self, run: IncompleteRun | None) -> None:
+        super().__init__(run)
+        self.run = run
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(Answer):
+    """The input that takes up a run that died, and is counted.
+
+    Attributes:
+        limit: At most so many attempts.
+        again: Whether a dead one is to begin counting anew.
+    """
+
+    limit: int = ATTEMPTS
+    again: bool = False
+
+    async def begin(self, saver: BaseCheckpointSaver[Any], config: RunnableConfig) -> None:
+        """Note the attempt, once the run has the thread; it is durable when this returns, so a kill counts too.
+
+        Raises:
+            PassedOver: If there is nothing to take up, or it was often enough.
+        """
+        thread_id = str(config["configurable"]["thread_id"])
+        kept = await _head(saver, thread_id)
+        run = None if kept is None else await standing(saver, kept)
+        if run is None or (run.status == "dead" and not self.again):
+            raise PassedOver(run)
+        place: RunnableConfig = {
+            "configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": run.head}
+        }
+        if not self.again and run.attempts >= self.limit:
+            # More were allowed before than are now.
+            await _note(saver, place, {"act": "limit", "of": self.limit})
+            raise PassedOver(await _read(saver, thread_id))
+        if self.again:
+            await _note(saver, place, {"act": "again"})
+        await _note(saver, place, {"act": "attempt", "of": self.limit})
+
+
+async def incomplete(agent: Agent, thread_id: str | None = None) -> AsyncIterator[IncompleteRun]:
+    """The threads of an agent whose run died and that no run has now.
+
+    Args:
+        agent: The agent. Of a database that several share, those count that it wrote, and those that do not say.
+        thread_id: Only this thread, whichever agent wrote it.
+    """
+    saver = agent.checkpointer
+    assert saver is not None, "an agent without one has no threads"
+    async for id in _candidates(saver, thread_id):
+        try:
+            kept = await _head(saver, id)
+        except CheckpointCorruptionError as error:
+            yield IncompleteRun(id, "failed", None, 0, _said(error), "")
+            continue
+        if kept is None or (thread_id is None and agent_of(kept) not in (None, agent.name)):
+            continue
+        run = await standing(saver, kept)
+        if run is not None and not await is_running(saver, id):
+            yield run
+
+
+async def recovered(
+    agent: Agent, attempts: int = ATTEMPTS, thread_id: str | None = None, *, again: bool = False
+) -> AsyncGenerator[Recovery, None]:
+    """Take up each run that died until it is whole, or has been so often; tells of each attempt.
+
+    Threads that had the fewest attempts come first, so that one which kills its process does not keep others back.
+
+    Args:
+        agent: The agent.
+        attempts: How often each is taken up at most.
+        thread_id: Only this thread.
+        again: Also those that were given up.
+    """
+    if attempts < 1:
+        raise ValueError(f"A run is taken up at least once, not {attempts} times.")
+    await agent.aopen()
+    runs = sorted([run async for run in incomplete(agent, thread_id)], key=lambda run: run.attempts)
+    for run in runs:
+        if run.status == "dead" and not again:
+            yield Recovery(run.thread_id, "dead", run.attempts, run.error)
+    queue = deque((run.thread_id, again) for run in runs if again or run.status != "dead")
+    before: dict[str, int] = {}
+    while queue:
+        id, anew = queue.popleft()
+        told = await _taken_up(agent, id, Attempt(limit=attempts, again=anew))
+        yield told
+        if told.outcome == "failed" and told.attempts > before.get(id, 0):
+            before[id] = told.attempts
+            queue.append((id, False))
+
+
+async def standing(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> IncompleteRun | None:
+    """How the run stands that a thread's newest checkpoint belongs to; None if it is done, or waits for an answer."""
+    values = kept.checkpoint["channel_values"]
+    thread_id, head = str(kept.config["configurable"]["thread_id"]), str(kept.config["configurable"]["checkpoint_id"])
+    if "__start__" not in values and not any(True for _ in next_steps(kept)):
+        return None
+    if await open_questions(_looking(saver), thread_id):
+        return None
+    errors = [_said(error) for error in failures(kept)]
+    status: Literal["interrupted", "failed", "dead"] = "failed" if errors else "interrupted"
+    attempts, limit, error = _counted(await _notes_of_run(saver, kept))
+    if limit is not None and attempts >= limit:
+        status = "dead"
+        error = error or KILLED
+    since = datetime.fromisoformat(kept.checkpoint["ts"])
+    return IncompleteRun(thread_id, status, since, attempts, error or (errors[-1] if errors else None), head)
+
+
+async def _taken_up(agent: Agent, thread_id: str, attempt: Attempt) -> Recovery:
+    saver = agent.checkpointer
+    assert saver is not None, "an agent without one has no threads"
+    try:
+        await agent.ainvoke(attempt, thread_id=thread_id, on_conflict="reject")
+    except PassedOver as passed:
+        if passed.run is None:
+            return Recovery(thread_id, "whole")
+        return Recovery(thread_id, "dead", passed.run.attempts, passed.run.error)
+    except CheckpointConflictError:
+        return Recovery(thread_id, "held")
+    except CheckpointerUnavailableError:
+        raise
+    except Exception as error:
+        return await _failed(saver, thread_id, _said(error))
+    kept = await _head(saver, thread_id)
+    assert kept is not None, "it was just run"
+    attempts, _, _ = _counted(await _notes_of_run(saver, kept))
+    await _note(saver, kept.config, {"act": "whole"})
+    asks = bool(await agent.thread(thread_id).ainterrupts())
+    return Recovery(thread_id, "waiting" if asks else "done", attempts)
+
+
+async def _failed(saver: BaseCheckpointSaver[Any], thread_id: str, error: str) -> Recovery:
+    try:
+        kept = await _head(saver, thread_id)
+    except CheckpointCorruptionError:
+        return Recovery(thread_id, "failed", 0, error)
+    if kept is None:
+        return Recovery(thread_id, "failed", 0, error)
+    notes = await _notes_of_run(saver, kept)
+    attempts, limit, _ = _counted(notes)
+    if notes:
+        # Under the key of the attempt: the next one, which may have begun elsewhere, has another.
+        key = f"{notes[-1].key[:_DIGITS]}.end"
+        await aput_note(saver, kept.config, RECOVERY, {"act": "failed", "error": error}, key)
+    is_dead = limit is not None and attempts >= limit
+    return Recovery(thread_id, "dead" if is_dead else "failed", attempts, error)
+
+
+async def _candidates(saver: BaseCheckpointSaver[Any], thread_id: str | None) -> AsyncIterator[str]:
+    if thread_id is not None:
+        yield thread_id
+        return
+    if not isinstance(saver, PetalSaver):
+        async for id, _ in heads(saver):
+            yield id
+        return
+    for status in ("unfinished", "failed"):
+        before = None
+        while page := await saver.athreads(_PAGE, before, status=status):
+            for info in page:
+                yield info.thread_id
+            before = page[-1]
+
+
+_DIGITS = 6
+
+
+async def _note(saver: BaseCheckpointSaver[Any], place: RunnableConfig, value: dict[str, Any]) -> None:
+    """Keep a note behind all others of the thread."""
+    known = await anotes(saver, str(place["configurable"]["thread_id"]), RECOVERY)
+    number = 1 + max((int(note.key[:_DIGITS]) for note in known), default=0)
+    await aput_note(saver, place, RECOVERY, value, f"{number:0{_DIGITS}d}")
+
+
+async def _notes_of_run(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> list[Note]:
+    """What was noted since the input of a run, or since it last asked something, in order."""
+    notes = await anotes(saver, str(kept.config["configurable"]["thread_id"]), RECOVERY, ns="")
+    wanted, chain = {note.checkpoint_id for note in notes}, set[str]()
+    at: CheckpointTuple | None = kept
+    while at is not None and wanted:
+        if at is not kept and any(channel == "__interrupt__" for _, channel, _ in at.pending_writes or ()):
+            break
+        id = str(at.config["configurable"]["checkpoint_id"])
+        chain.add(id)
+        wanted.discard(id)
+        if at.parent_config is None or (at.metadata or {}).get("source") == "input":
+            break
+        at = await _looking(saver).aget_tuple(at.parent_config)
+    return sorted((note for note in notes if note.checkpoint_id in chain), key=lambda note: note.key)
+
+
+def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
+    """How many attempts were made, how many were allowed at the last one, and what it died of."""
+    attempts, limit, error = 0, None, None
+    for note in notes:
+        match note.value["act"]:
+            case "attempt":
+                attempts, limit, error = attempts + 1, note.value["of"], None
+            case "failed":
+                error = note.value["error"]
+            case "limit":
+                limit = note.value["of"]
+            case _:
+                attempts, limit, error = 0, None, None
+    return attempts, limit, error
+
+
+async def _read(saver: BaseCheckpointSaver[Any], thread_id: str) -> IncompleteRun | None:
+    kept = await _head(saver, thread_id)
+    return None if kept is None else await standing(saver, kept)
+
+
+async def _head(saver: BaseCheckpointSaver[Any], thread_id: str) -> CheckpointTuple | None:
+    return await _looking(saver).aget_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
+
+
+def _looking(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
+    """The saver, to which a value of a type that is gone is no obstacle."""
+    return lenient(saver) if isinstance(saver, PetalSaver) else saver
+
+
+def _said(error: Any) -> str:
+    """An error in one line without passwords."""
+    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    return redacted(" ".join(text.split()))

@@ -1,0 +1,250 @@
+"""Loads of newest checkpoints: the way each takes, and that all ways lead to the same."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import MessagesState, StateGraph
+
+from petal.checkpoints import open_checkpointer
+from petal.checkpoints.engine import Engine
+from petal.checkpoints.memory import MemoryStore
+from petal.checkpoints.records import CheckpointRow, Save, Store, WouldWaitError, WriteRow
+from petal.checkpoints.saver import PetalSaver
+from petal.checkpoints.sqlite import SqliteStore
+from petal.core.config.checkpointer import CheckpointerConfig, SqliteOptions
+from petal.errors import CheckpointerError, CheckpointerUnavailableError
+
+
+@pytest.fixture
+def saver(storage: CheckpointerConfig) -> Iterator[PetalSaver]:
+    opened = open_checkpointer(storage)
+    assert isinstance(opened, PetalSaver)
+    with opened:
+        yield opened
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done on worker threads from here on."""
+    seen: list[str] = []
+    later = Engine.later
+
+    async def noted(self: Engine, act: Callable[[], Any]) -> Any:
+        seen.append(getattr(getattr(act, "func", act), "__name__", ""))
+        return await later(self, act)
+
+    monkeypatch.setattr(Engine, "later", noted)
+    return seen
+
+
+def on(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id}}
+
+
+def chat(saver: PetalSaver, answer: str = "answer") -> Any:
+    graph = StateGraph(MessagesState)
+    graph.add_node("reply", lambda state: {"messages": [AIMessage(answer)]})
+    graph.set_entry_point("reply")
+    return graph.compile(checkpointer=saver)
+
+
+async def say(graph: Any, text: str, thread_id: str = "t") -> None:
+    await graph.ainvoke({"messages": [HumanMessage(text)]}, on(thread_id), durability="sync")
+
+
+async def said(saver: PetalSaver, thread_id: str = "t") -> list[str]:
+    found = await saver.aget_tuple(on(thread_id))
+    return [message.text for message in found.checkpoint["channel_values"]["messages"]] if found else []
+
+
+async def test_what_is_at_hand_takes_no_worker_of_its_own(saver: PetalSaver, workers: list[str]) -> None:
+    await say(chat(saver), "first")
+    workers.clear()
+    assert await said(saver) == ["first", "answer"]
+    assert await saver.aget_tuple(on("t")) == saver.get_tuple(on("t"))
+    assert await said(saver, "nobody's") == []
+    assert workers == []
+
+
+async def test_what_is_large_is_made_by_a_worker(saver: PetalSaver, workers: list[str]) -> None:
+    await say(chat(saver), "x" * 300_000)
+    workers.clear()
+    assert [len(text) for text in await said(saver)] == [300_000, len("answer")]
+    assert workers == ["get_tuple"]
+
+
+async def test_what_is_not_all_at_hand_is_read_as_a_whole(saver: PetalSaver, workers: list[str]) -> None:
+    await say(chat(saver), "first")
+    workers.clear()
+    saver._recall._cache.forget("t")
+    assert await said(saver) == ["first", "answer"]
+    assert workers == ["get_tuple"]
+
+
+async def test_a_checkpoint_that_is_named_is_the_one_that_is_given(saver: PetalSaver) -> None:
+    graph = chat(saver)
+    await say(graph, "first")
+    first = await saver.aget_tuple(on("t"))
+    assert first is not None
+    await say(graph, "second")
+    named = await saver.aget_tuple(first.config)
+    assert named is not None
+    assert named.checkpoint == first.checkpoint
+
+
+async def test_many_loads_at_once(saver: PetalSaver) -> None:
+    graph = chat(saver)
+    await asyncio.gather(*(say(graph, f"word {number}", f"thread {number}") for number in range(60)))
+    for known in (True, False):
+        if not known:
+            for number in range(60):
+                saver._recall.forget(f"thread {number}")
+        found = await asyncio.gather(*(said(saver, f"thread {number}") for number in range(70)))
+        assert found == [[f"word {number}", "answer"] if number < 60 else [] for number in range(70)]
+
+
+async def test_a_load_sees_what_others_did(durable_storage: CheckpointerConfig) -> None:
+    async with open_checkpointer(durable_storage) as mine, open_checkpointer(durable_storage) as other:
+        assert isinstance(mine, PetalSaver)
+        assert isinstance(other, PetalSaver)
+        await say(chat(mine), "first")
+        assert await said(mine) == ["first", "answer"]
+        await say(chat(other), "second")
+        assert await said(mine) == ["first", "answer", "second", "answer"]
+        found = await mine.aget_tuple(on("t"))
+        assert found is not None
+        await other.aput_writes(found.config, [("messages", "b")], "task 2", "~2")
+        await other.aput_writes(found.config, [("messages", "a"), ("x", 1)], "task 1", "~1")
+        found = await mine.aget_tuple(on("t"))
+        assert found is not None
+        assert found.pending_writes == [("task 1", "messages", "a"), ("task 1", "x", 1), ("task 2", "messages", "b")]
+        await other.adelete_thread("t")
+        assert await mine.aget_tuple(on("t")) is None
+
+
+async def test_what_two_loads_give_is_shared_by_nobody(saver: PetalSaver) -> None:
+    await say(chat(saver), "first")
+    one, two = [await saver.aget_tuple(on("t")) for _ in range(2)]
+    assert one is not None
+    assert two is not None
+    assert one == two
+    one.checkpoint["channel_values"]["messages"][0].content = "changed"
+    one.checkpoint["channel_versions"].clear()
+    one.metadata.clear()
+    assert await saver.aget_tuple(on("t")) == two
+
+
+async def test_a_wrong_id_is_no_matter_for_the_others(saver: PetalSaver) -> None:
+    """PostgreSQL keeps no NUL: who asks for such a thread is told, who asks at the same time is answered."""
+    await say(chat(saver), "first")
+    ids = ["t", "nul\0", "t", "nobody's"]
+    saver._recall.forget("t")
+    found = await asyncio.gather(*(said(saver, id) for id in ids), return_exceptions=True)
+    assert [found[0], found[2], found[3]] == [["first", "answer"], ["first", "answer"], []]
+    assert found[1] == [] or isinstance(found[1], CheckpointerError)
+
+
+async def test_a_closed_saver_says_so_to_loads(saver: PetalSaver) -> None:
+    await say(chat(saver), "first")
+    saver.close()
+    with pytest.raises(CheckpointerUnavailableError):
+        await saver.aget_tuple(on("t"))
+
+
+async def test_a_saver_that_closes_meanwhile_says_so(saver: PetalSaver) -> None:
+    """The workers are gone already when the newest checkpoint is asked for."""
+    await say(chat(saver), "first")
+    saver._engine._workers.shutdown()
+    with pytest.raises(WouldWaitError):
+        await saver._engine.head(("t", "not at hand"), at_once=False)
+
+
+STORES: dict[str, Callable[[Path], MemoryStore | SqliteStore]] = {
+    "memory": lambda folder: MemoryStore(),
+    "sqlite-memory": lambda folder: SqliteStore(SqliteOptions(db_file=":memory:"), "sqlite:///:memory:"),
+    "sqlite": lambda folder: SqliteStore(SqliteOptions(db_file=str(folder / "rows.db")), "sqlite:///rows.db"),
+}
+"""Those that can be looked at without waiting."""
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryStore | SqliteStore]:
+    store = STORES[request.param](tmp_path)
+    store.open()
+    head = CheckpointRow("t", "", "2", "1", "loop", 1, "run", b"head", b"meta", "name")
+    first = CheckpointRow("t", "", "1", None, "input", None, None, b"head", b"meta", "name")
+    inner = CheckpointRow("t", "inner", "3", None, "loop", 1, None, b"head", b"meta", "name")
+    writes = [
+        WriteRow("t", "", "2", "b", 0, "x", "~1", b"third"),
+        WriteRow("t", "", "2", "a", 1, "x", "~1", b"second"),
+        WriteRow("t", "", "2", "a", 0, "y", "~1", b"first"),
+        WriteRow("t", "", "1", "a", 0, "y", "~1", b"of another"),
+    ]
+    store.commit([Save(head), Save(first), Save(inner), Save(writes=writes)])
+    yield store
+    store.close()
+
+
+PLACES = [("t", ""), ("t", "inner"), ("t", "none"), ("nobody's", "")]
+
+
+def told(heads: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+    return {
+        place: (row.id, row.parent_id, row.step, [w.data for w in writes]) for place, (row, writes) in heads.items()
+    }
+
+
+def test_heads_come_with_their_writes_in_order(store: Store) -> None:
+    expected = {("t", ""): ("2", "1", 1, [b"first", b"second", b"third"]), ("t", "inner"): ("3", None, 1, [])}
+    assert told(store.heads(PLACES)) == expected
+    assert told(store.glance(PLACES)) == expected
+    assert store.heads([]) == {}
+
+
+def test_a_store_that_is_in_use_is_not_waited_for(store: Store) -> None:
+    """Only a file has a connection more, for which only those wait that glance too."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        lock = getattr(store, "_glancing", None) if is_file else getattr(store, "_writing", None)
+        with lock or store._lock:  # type: ignore[attr-defined]
+            held.set()
+            done.wait(30)
+
+    is_file = isinstance(store, SqliteStore) and not store._in_memory
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    with pytest.raises(WouldWaitError):
+        store.glance(PLACES)
+    done.set()
+    holder.join()
+    assert len(store.glance(PLACES)) == 2
+
+
+def test_a_closed_store_is_not_glanced_at(tmp_path: Path) -> None:
+    store = STORES["sqlite"](tmp_path)
+    store.open()
+    store.close()
+    with pytest.raises(WouldWaitError):
+        store.glance(PLACES)
+
+
+def test_what_is_wrong_with_a_file_is_left_to_a_read(tmp_path: Path) -> None:
+    store = STORES["sqlite"](tmp_path)
+    store.open()
+    with sqlite3.connect(tmp_path / "rows.db") as connection:
+        connection.execute("DROP TABLE petal_writes")
+    connection.close()
+    with pytest.raises(WouldWaitError):
+        store.glance(PLACES)
+    store.close()
