@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from petal.core.builders.agent import AgentBuilder
     from petal.core.config.agent import AgentConfig, LLMConfig, StepConfig
     from petal.core.config.checkpointer import CheckpointerConfig
+    from petal.core.effects.step import astep, idempotency_key, step
     from petal.core.factory import AgentFactory
     from petal.core.steps.history import healthy
     from petal.core.steps.registry import StepRegistry
@@ -36,8 +37,11 @@ _HOMES = {
     "StepConfig": "petal.core.config.agent",
     "StepRegistry": "petal.core.steps.registry",
     "Thread": "petal.core.agent",
+    "astep": "petal.core.effects.step",
     "healthy": "petal.core.steps.history",
+    "idempotency_key": "petal.core.effects.step",
     "open_checkpointer": "petal.checkpoints",
+    "step": "petal.core.effects.step",
 }
 
 __all__ = [
@@ -57,8 +61,11 @@ __all__ = [
     "StepRegistry",
     "Thread",
     "__version__",
+    "astep",
     "healthy",
+    "idempotency_key",
     "open_checkpointer",
+    "step",
 ]
 
 

@@ -299,3 +299,158 @@ def test_a_fork_takes_the_names_on_its_way_along(thread: Thread) -> None:
     copy = thread.copy("copy")
     assert [branch.name for branch in copy.branches()] == ["early", "there", "late"]
 
+
+
+def counting(asks: bool = False, *, nested: bool = False, keeps: bool = True) -> Any:
+    """A graph that knows how often it was called: it says so, and with `asks` first asks what to add."""
+
+    def count(state: Kept) -> Kept:
+        calls = state.get("calls", [])
+        answer = interrupt(f"call {len(calls)}?") if asks and state["said"][-1].startswith("ask") else ""
+        return {"calls": [len(calls)], "said": [f"call {len(calls)}{answer}"]}
+
+    graph = StateGraph(Kept).add_node("count", count).add_edge("__start__", "count")
+    if nested:
+        graph.add_node("inner", counting(asks)).add_edge("count", "inner")
+    return graph.compile(checkpointer=True if keeps else None)
+
+
+def outer(saver: BaseCheckpointSaver[Any], inner: Any) -> Agent:
+    """An agent of a step, that graph, and another step."""
+
+    def begin(state: Log) -> Log:
+        return {}
+
+    def last(state: Log) -> Log:
+        return {}
+
+    return AgentFactory(Log).add(begin).add(inner, node_name="counting").add(last).with_checkpointer(saver).build()
+
+
+def calls(thread: Thread, word: str, **where: Any) -> list[str]:
+    """What the graph within says of its calls when a turn is sent."""
+    return new_calls(thread.invoke({"said": [word]}, **where), word)
+
+
+def new_calls(result: Any, word: str) -> list[str]:
+    """Those since the last time that a word was said; a graph that shares a key says again what it was told."""
+    said = list(result["said"])
+    since = said[len(said) - said[::-1].index(word) :]
+    return [each for each in since if each.startswith("call")]
+
+
+def test_a_rewind_brings_back_what_subgraphs_had_reached(saver: BaseCheckpointSaver[Any]) -> None:
+    """A graph that keeps a state of its own knows only of what came before the state that was gone back to."""
+    with outer(saver, counting()) as agent:
+        thread = agent.thread("t")
+        for number in range(4):
+            assert calls(thread, str(number))[-1] == f"call {number}"
+        thread.rewind(turns=2)
+        assert calls(thread, "again")[-1] == "call 2"
+        thread.rewind(to="before-rewind-1")
+        assert calls(thread, "on")[-1] == "call 4"
+        thread.rewind(turns=1)
+        assert calls(thread, "on")[-1] == "call 4"
+        thread.rewind(to="before-rewind-2")
+        thread.rewind(turns=2)
+        assert calls(thread, "on")[-1] == "call 1"
+
+
+def test_a_rewind_to_before_its_first_call_makes_a_subgraph_forget(saver: BaseCheckpointSaver[Any]) -> None:
+    with outer(saver, counting()) as agent:
+        thread = agent.thread("t")
+        thread.update({"said": ["set"]}, as_node="last")
+        assert calls(thread, "0")[-1] == "call 0"
+        assert calls(thread, "1")[-1] == "call 1"
+        assert thread.rewind(turns=2).values["said"] == ["set"]
+        assert calls(thread, "0")[-1] == "call 0"
+        assert calls(thread, "1")[-1] == "call 1"
+        thread.rewind(turns=1)
+        assert calls(thread, "1")[-1] == "call 1"
+
+
+def test_graphs_within_graphs_go_along(saver: BaseCheckpointSaver[Any]) -> None:
+    with outer(saver, counting(nested=True)) as agent:
+        thread = agent.thread("t")
+        for number in range(3):
+            assert calls(thread, str(number)) == [f"call {number}"] * 2
+        thread.rewind(turns=2)
+        assert calls(thread, "again") == ["call 1"] * 2
+        thread.rewind(to="before-rewind-1")
+        assert calls(thread, "on") == ["call 3"] * 2
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["keeping", "forgetting"])
+def test_a_question_of_a_subgraph_is_asked_again(saver: BaseCheckpointSaver[Any], keeps: bool) -> None:
+    """Where its thread goes on from the head that was left, or answered there."""
+    with outer(saver, counting(asks=True, keeps=keeps)) as agent:
+        thread = agent.thread("t")
+        number = 1 if keeps else 0
+        assert calls(thread, "0") == ["call 0"]
+        assert [question.value for question in thread.invoke({"said": ["ask"]})["__interrupt__"]] == [f"call {number}?"]
+        thread.rewind(turns=1, keep_as="asking")
+        assert thread.interrupts() == ()
+        assert calls(thread, "other") == [f"call {number}"]
+        assert [question.value for question in thread.state("asking").interrupts] == [f"call {number}?"]
+
+        thread.rewind(to="asking")
+        assert (thread.interrupts(), thread.state().next) == ((), ("counting",))
+        assert [question.value for question in thread.resume()["__interrupt__"]] == [f"call {number}?"]
+        assert new_calls(thread.resume("!"), "ask") == [f"call {number}!"]
+        assert calls(thread, "on") == [f"call {2 if keeps else 0}"]
+
+
+@FORKING
+@pytest.mark.parametrize("keeps", [True, False], ids=["keeping", "forgetting"])
+def test_a_fork_brings_subgraphs_and_their_questions(saver: BaseCheckpointSaver[Any], keeps: bool) -> None:
+    """At the newest checkpoint, at a head that was left, and in the middle of a turn."""
+    with outer(saver, counting(asks=True, keeps=keeps)) as agent:
+        thread = agent.thread("t")
+        later = [1, 2] if keeps else [0, 0]
+        calls(thread, "0")
+        thread.invoke({"said": ["ask"]})
+        waiting = head(thread)
+        fork = thread.fork(to="newest")
+        assert [question.value for question in fork.interrupts()] == [f"call {later[0]}?"]
+        assert new_calls(fork.resume("!"), "ask") == [f"call {later[0]}!"]
+        assert calls(fork, "on") == [f"call {later[1]}"]
+
+        thread.rewind(turns=1, keep_as="asking")
+        assert calls(thread, "other") == [f"call {later[0]}"]
+        fork = thread.fork("asking", to="left")
+        assert [question.value for question in fork.interrupts()] == [f"call {later[0]}?"]
+        assert new_calls(fork.resume("?"), "ask") == [f"call {later[0]}?"]
+
+        thread.rewind(to="asking")
+        thread.resume()
+        thread.resume("!")
+        middle = next(state for state in thread.history() if state.next == ("counting",))
+        assert head(thread.fork(waiting, to="waiting")) == waiting
+        fork = thread.fork(middle.config["configurable"]["checkpoint_id"], to="middle")
+        assert fork.interrupts() == ()
+        assert [question.value for question in fork.resume()["__interrupt__"]] == [f"call {later[0]}?"]
+        assert new_calls(fork.resume("#"), "ask") == [f"call {later[0]}#"]
+        assert calls(fork, "on") == [f"call {later[1]}"]
+
+
+def test_a_rewind_to_the_middle_of_a_turn_goes_on_from_there(saver: BaseCheckpointSaver[Any]) -> None:
+    """A graph within that was called there begins that call anew."""
+    with outer(saver, counting()) as agent:
+        thread = agent.thread("t")
+        for number in range(3):
+            calls(thread, str(number))
+        middle = [state for state in thread.history() if state.next == ("counting",)][1]
+        thread.rewind(to=middle.config["configurable"]["checkpoint_id"])
+        assert new_calls(thread.resume(), "1") == ["call 1"]
+        assert calls(thread, "on") == ["call 2"]
+
+
+def test_values_that_are_rebuilt_from_writes_are_the_same_after_a_rewind(saver: BaseCheckpointSaver[Any]) -> None:
+    with echoing(saver, Deltas) as agent:
+        thread = agent.thread("t")
+        for word in ("one", "two", "three"):
+            thread.invoke({"said": [word]})
+        assert thread.rewind(turns=2).values["said"] == ALL[:2]
+        assert thread.invoke({"said": ["x"]})["said"] == [*ALL[:2], "x", "X"]
+        assert thread.rewind(to="before-rewind-1").values["said"] == ALL
+        assert said(thread, "before-rewind-2") == [*ALL[:2], "x", "X"]

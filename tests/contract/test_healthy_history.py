@@ -204,6 +204,25 @@ async def test_a_call_is_run_once_although_its_step_is_resumed(
 
 
 @each_kind
+async def test_a_call_that_is_run_may_ask(durable_storage: CheckpointerConfig, kind: str, openai: Any) -> None:
+    """Its question is answered as any other; the call beside it is not run again."""
+    openai.reply("Done.")
+    async with built(kind, durable_storage, "run") as agent:
+        left = [AIMessage("", tool_calls=[call("c1")]), AIMessage("", tool_calls=[call("c2", 4, "ask_first")])]
+        thread = await bricked(agent, HumanMessage("Charge."), *left)
+        assert [one.value for one in (await thread.ainvoke("Well?"))["__interrupt__"]] == ["Really?"]
+        await thread.aresume("yes")
+        assert (await texts(thread))[2:] == [
+            "tool: charged 3",
+            "ai: ",
+            "tool: charged 4: yes",
+            "human: Well?",
+            "ai: Done.",
+        ]
+    assert charged == [3]
+
+
+@each_kind
 @pytest.mark.parametrize(
     ("answer", "results"),
     [

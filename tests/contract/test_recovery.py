@@ -177,17 +177,21 @@ async def test_a_thread_that_another_run_has_is_passed_over(storage: Checkpointe
             await go.wait()
             return {"entries": ["slow"]}
 
-        one, other = (built(saver, outage, slow) for outage in (Outage(2), Outage(0)))
-        await dies(one, "t")
-        await dies(one, "u")
-        late = other.arecover()
-        first = asyncio.create_task(told(one))
-        await begun.wait()
-        assert [told.outcome for told in (await anext(late),)] == ["held"]
+        one, other = (built(saver, outage, slow) for outage in (Outage(3), Outage(0)))
+        for thread_id in ("third", "second", "first"):
+            await dies(one, thread_id)
         go.set()
-        assert [told.outcome for told in await first] == ["done", "done"]
-        assert [told.outcome async for told in late] == ["whole"]
-        assert runs == ["slow", "slow"]
+        late = other.arecover()
+        assert await anext(late) == Recovery("first", "done", 1)
+        go.clear()
+        begun.clear()
+        sooner = asyncio.create_task(told(one))
+        await begun.wait()
+        assert await anext(late) == Recovery("second", "held")
+        go.set()
+        assert await sooner == [Recovery("second", "done", 1), Recovery("third", "done", 1)]
+        assert [told async for told in late] == [Recovery("third", "whole")]
+        assert runs == ["slow"] * 3
 
 
 def test_a_langgraph_saver_of_ones_own_will_do() -> None:

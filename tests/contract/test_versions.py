@@ -1,4 +1,4 @@
-"""State of earlier versions of an agent, on every storage: migrated when it is loaded, or a typed error, never a guess."""
+"""State of earlier versions of an agent, on every storage: migrated when it is loaded, or a typed error."""
 
 from __future__ import annotations
 
@@ -278,7 +278,8 @@ def test_a_way_that_is_missing_is_said_when_the_agent_is_built() -> None:
     )
     assert failure((1, 2), (1, 3)) == "Agent 'agent' has two migrations from version 1; keep one."
     assert failure((1, 2), version=1) == (
-        "Agent 'agent' has a migration to version 2, but is of version 1; raise the version, or leave the migration out."
+        "Agent 'agent' has a migration to version 2, but is of version 1; "
+        "raise the version, or leave the migration out."
     )
     factory = AgentFactory(One)
     with pytest.raises(AgentConfigurationError, match="a whole number from 1 on, not 0"):
@@ -316,8 +317,10 @@ def test_a_type_that_changed_comes_raw_to_migrations(saver: Any) -> None:
         return values
 
     def agent(price: type, version: int = 1, migration: Any = up) -> Any:
-        state = TypedDict("Shop", {"price": price}, total=False)  # type: ignore[operator]
-        factory = AgentFactory(state).add(lambda state: {}, "step").with_version(version)
+        class Shop(TypedDict, total=False):
+            price: Any
+
+        factory = AgentFactory(Shop).add(lambda state: {}, "step").with_version(version)
         if version > 1:
             factory.with_migration(1, 2, migration)
         allowed = open_checkpointer_on(saver, price)
@@ -329,7 +332,7 @@ def test_a_type_that_changed_comes_raw_to_migrations(saver: Any) -> None:
     thread = agent(after, 2)
     assert thread.state().values == {"price": after(3, "EUR")}
     assert [state.values.get("price") for state in thread.history()] == [after(3, "EUR"), after(3, "EUR"), None]
-    with pytest.raises(MigrationError, match="'price' still holds what was saved of a .*Price"):
+    with pytest.raises(MigrationError, match=r"'price' still holds what was saved of a .*Price"):
         agent(after, 2, lambda values: values).state()
     thread.update({})
     assert thread.state().values == {"price": after(3, "EUR")}

@@ -14,8 +14,8 @@ from petal.errors import YAMLConfigurationError
 
 STEP = "steps: [{type: llm, name: chat}]\n"
 OPTIONS = (
-    "llm, prompt_template, system_prompt, tools, structured_output, key, scratchpad_key, provider, model, temperature, "
-    "max_tokens, timeout, max_retries, base_url, api_key"
+    "llm, prompt_template, system_prompt, tools, structured_output, key, scratchpad_key, dangling, on_unknown, "
+    "provider, model, temperature, max_tokens, timeout, max_retries, base_url, api_key"
 )
 
 

@@ -51,6 +51,14 @@ class NoteReader(Protocol):
         """As `notes`."""
         ...
 
+    def notes_at(self, config: RunnableConfig, channel: str) -> list[Note] | None:
+        """The notes on one checkpoint; None if it is not there."""
+        ...
+
+    async def anotes_at(self, config: RunnableConfig, channel: str) -> list[Note] | None:
+        """As `notes_at`."""
+        ...
+
 
 def put_note(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str, value: Any, key: str) -> None:
     """Keep a note; it is durable when this returns. One of the same key and checkpoint stays as it is.
@@ -113,6 +121,28 @@ async def anotes(
         kept = saver.alist({"configurable": {"thread_id": thread_id}})
         found = in_order([note async for one in kept for note in _noted(one.config, one.pending_writes, channel)])
     return [note for note in found if ns in (None, note.ns) and checkpoint_id in (None, note.checkpoint_id)]
+
+
+def notes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str) -> list[Note] | None:
+    """The notes on one checkpoint, by key; None if there is no such checkpoint.
+
+    Args:
+        saver: The saver; one of LangGraph's has to read the checkpoint too.
+        config: Names the checkpoint: `thread_id`, `checkpoint_ns`, `checkpoint_id`.
+        channel: One of this module's channels.
+    """
+    if isinstance(saver, NoteReader):
+        return saver.notes_at(config, channel)
+    kept = saver.get_tuple(config)
+    return None if kept is None else in_order(_noted(kept.config, kept.pending_writes, channel))
+
+
+async def anotes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str) -> list[Note] | None:
+    """As `notes_at`."""
+    if isinstance(saver, NoteReader):
+        return await saver.anotes_at(config, channel)
+    kept = await saver.aget_tuple(config)
+    return None if kept is None else in_order(_noted(kept.config, kept.pending_writes, channel))
 
 
 def key_of(task_id: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -38,20 +37,20 @@ class Unsettled:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._by_thread: dict[str, list[_Write]] = {}
-        self._failed: deque[_Write] = deque()
+        self._by_thread: dict[str, dict[_Write, None]] = {}
+        self._failed: dict[_Write, None] = {}
 
     @contextmanager
     def saving(self, config: RunnableConfig, task_id: str) -> Iterator[None]:
         """Keeps in mind that a task's writes are being saved, while the block does that."""
-        configurable = config["configurable"]
+        configurable = config.get("configurable", {})
         loop = configurable.get(RUNTIME)
         if loop is None or key_of(task_id) is not None:  # whoever saves this waits for it
             yield
             return
         write = _Write(Namespace.of(config), get_checkpoint_id(config), loop, configurable.get(LEASE))
         with self._lock:
-            self._by_thread.setdefault(write.place.thread_id, []).append(write)
+            self._by_thread.setdefault(write.place.thread_id, {})[write] = None
         failed: Exception | None = None
         try:
             yield
@@ -79,6 +78,7 @@ class Unsettled:
     async def asettle_all(self, config: RunnableConfig) -> None:
         """As `asettle`, for all writes of the run that has the thread's lease."""
         lease = config["configurable"][LEASE]
+        await asyncio.sleep(0)  # the save of what LangGraph gives out is a task, which begins in the loop's next turn
         if writes := self._which(Namespace.of(config), lambda write: write.lease == lease):
             await self._asettle(writes)
 
@@ -88,7 +88,7 @@ class Unsettled:
         self._check(writes)
 
     def _on(self, config: RunnableConfig) -> Sequence[_Write]:
-        place, id, loop = Namespace.of(config), get_checkpoint_id(config), config["configurable"].get(RUNTIME)
+        place, id, loop = Namespace.of(config), get_checkpoint_id(config), config.get("configurable", {}).get(RUNTIME)
         return self._which(
             place, lambda write: write.loop is loop and (write.place, write.checkpoint_id) == (place, id)
         )
@@ -104,9 +104,9 @@ class Unsettled:
             if error is None:
                 self._forget(write)
             else:
-                self._failed.append(write)
+                self._failed[write] = None
                 if len(self._failed) > REMEMBERED:
-                    self._forget(self._failed.popleft())
+                    self._forget(next(iter(self._failed)))
         if error is None:
             write.saved.set_result(None)
         else:
@@ -116,14 +116,13 @@ class Unsettled:
         failed = [write for write in writes if write.saved.done() and write.saved.exception() is not None]
         with self._lock:
             for write in failed:
-                if write in self._failed:
-                    self._failed.remove(write)
-                    self._forget(write)
+                self._forget(write)
         for write in failed:
             write.saved.result()
 
     def _forget(self, write: _Write) -> None:
-        writes = self._by_thread[write.place.thread_id]
-        writes.remove(write)
+        self._failed.pop(write, None)
+        writes = self._by_thread.get(write.place.thread_id, {})
+        writes.pop(write, None)
         if not writes:
-            del self._by_thread[write.place.thread_id]
+            self._by_thread.pop(write.place.thread_id, None)

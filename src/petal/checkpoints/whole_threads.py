@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import get_checkpoint_id
 
 from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
@@ -14,10 +15,10 @@ from petal.checkpoints.leases import conflicts
 from petal.checkpoints.notes import Note, in_order, key_of
 from petal.checkpoints.pruning import prune_all
 from petal.checkpoints.recall import Recall
-from petal.checkpoints.records import CheckpointQuery, Transaction
+from petal.checkpoints.records import CheckpointQuery, Reader, Transaction, WriteRow
 from petal.checkpoints.retention import RetentionReport
 from petal.checkpoints.rewinding import rewind_thread
-from petal.checkpoints.rows import Rows
+from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery
 from petal.checkpoints.verification import Damage, damages
 from petal.core.config.retention import Retention
@@ -213,16 +214,27 @@ class WholeThreads:
 
     def notes(self, thread_id: str, channel: str) -> list[Note]:
         """What was noted on the checkpoints of a thread; see `petal.checkpoints.notes`."""
-        rows = self._engine.read(lambda reader: reader.notes(str(thread_id), channel))
-        return in_order(
-            Note(row.thread_id, row.ns, row.checkpoint_id, key, self._rows.write(row)[2])
-            for row in rows
-            if (key := key_of(row.task_id)) is not None
-        )
+        return self._notes_in(self._engine.read(lambda reader: reader.notes(str(thread_id), channel)))
 
     async def anotes(self, thread_id: str, channel: str) -> list[Note]:
         """As `notes`."""
         return await self._engine.later(partial(self.notes, thread_id, channel))
+
+    def notes_at(self, config: RunnableConfig, channel: str) -> list[Note] | None:
+        """What was noted on one checkpoint; None if it is not there."""
+        place, id = Namespace.of(config), str(get_checkpoint_id(config))
+
+        def ask(reader: Reader) -> list[WriteRow] | None:
+            if reader.checkpoint(place.thread_id, place.ns, id) is None:
+                return None
+            return [row for row in reader.writes(place.thread_id, place.ns, [id]) if row.channel == channel]
+
+        rows = self._engine.read(ask)
+        return None if rows is None else self._notes_in(rows)
+
+    async def anotes_at(self, config: RunnableConfig, channel: str) -> list[Note] | None:
+        """As `notes_at`."""
+        return await self._engine.later(partial(self.notes_at, config, channel))
 
     def verify(self, thread_id: str | None = None) -> list[Damage]:
         """Reads every row of a thread, or of all threads, and tells which are damaged."""
@@ -231,6 +243,13 @@ class WholeThreads:
     async def averify(self, thread_id: str | None = None) -> list[Damage]:
         """As `verify`."""
         return await self._engine.later(partial(self.verify, thread_id))
+
+    def _notes_in(self, rows: Sequence[WriteRow]) -> list[Note]:
+        return in_order(
+            Note(row.thread_id, row.ns, row.checkpoint_id, key, self._rows.write(row)[2])
+            for row in rows
+            if (key := key_of(row.task_id)) is not None
+        )
 
     def _change(self, work: Callable[[Transaction], T], thread_ids: Sequence[str] = ()) -> T:
         done = self._engine.change(work)

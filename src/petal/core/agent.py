@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -15,9 +15,11 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StreamMode
 
 from petal.checkpoints.leases import Lease
+from petal.checkpoints.saver import PetalSaver
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
 from petal.core.continuity import ThreadCheck, check_going_on, check_thread, heads
+from petal.core.effects.task import DRY, REPLAY
 from petal.core.inputs import keep_input, left_input
 from petal.core.models.source import ModelSource
 from petal.core.portal import Portal
@@ -101,6 +103,7 @@ class Agent:
         on_pending: OnPending = "error",
         on_conflict: OnConflict | None = None,
         conflict_timeout: float | None = None,
+        replay: Literal["dry"] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the agent to its end, or to a question.
@@ -120,6 +123,8 @@ class Agent:
                 order of arrival; `"reject"`; `"interrupt"`: stop the other one before its next step, and go on with
                 what it left; `"rollback"`: also remove what it saved. Default: the checkpointer's, `"wait"` unless set.
             conflict_timeout: Seconds to wait for the thread at most. Default: the checkpointer's, 300 unless set.
+            replay: `"dry"`: tool calls and `petal.step` are answered from what the thread recorded before, and nothing
+                of theirs is run; see `docs/effects.md`.
             kwargs: What LangGraph's `ainvoke` takes besides.
 
         Returns:
@@ -131,11 +136,12 @@ class Agent:
             ThreadBusyError: If another run has the thread, and this one is not to wait, or not so long.
             RunStoppedError: If a later run stopped this one.
             CheckpointConflictError: If something else changed the thread while this run was under way.
+            EffectError: If what a step does cannot be recorded, or not be told from the record.
             PendingInterruptError: If it is new input and a question is open.
             ResumeError: If it is a `Command(resume=…)` that answers no open question; see `Thread.aresume`.
             CheckpointerError: If the state cannot be read or saved.
         """
-        run = self._run(config, thread_id, checkpoint_id, durability)
+        run = self._run(config, thread_id, checkpoint_id, durability, replay)
         await self.aopen()
         async with self._turn(run, kwargs, on_conflict, conflict_timeout) as lease:
             given = await self._admitted(input, run, on_pending, lease)
@@ -160,6 +166,7 @@ class Agent:
         on_pending: OnPending = "error",
         on_conflict: OnConflict | None = None,
         conflict_timeout: float | None = None,
+        replay: Literal["dry"] | None = None,
         stream_mode: StreamMode | Sequence[StreamMode] = "updates",
         **kwargs: Any,
     ) -> AsyncGenerator[Any, None]:
@@ -171,7 +178,7 @@ class Agent:
 
         The other arguments and what is raised are those of `ainvoke`.
         """
-        run = self._run(config, thread_id, checkpoint_id, durability)
+        run = self._run(config, thread_id, checkpoint_id, durability, replay)
         await self.aopen()
         async with self._turn(run, kwargs, on_conflict, conflict_timeout) as lease:
             given = await self._admitted(input, run, on_pending, lease)
@@ -180,6 +187,7 @@ class Agent:
                     self.graph.astream(given, stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
                 ) as items:
                     async for item in items:
+                        await self._settled(run)
                         yield item
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -421,6 +429,11 @@ class Agent:
             await keep_input(self.checkpointer, lease, run["config"], given)
         return given
 
+    async def _settled(self, run: Mapping[str, Any]) -> None:
+        """Waits until all is on disk that the run's steps wrote, where that is to be so before it is shown."""
+        if isinstance(self.checkpointer, PetalSaver) and run["durability"] == "sync":
+            await self.checkpointer.unsettled.asettle_all(run["config"])
+
     def _require_checkpointer(self) -> None:
         if self.checkpointer is None:
             raise CheckpointerRequiredError
@@ -437,10 +450,13 @@ class Agent:
         thread_id: str | None,
         checkpoint_id: str | None,
         durability: Durability | None,
+        replay: Literal["dry"] | None,
     ) -> dict[str, Any]:
         """The keyword arguments that each run hands to LangGraph."""
+        if replay not in (None, DRY):
+            raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
         config = {**(config or {})}
-        named: Mapping[str, Any] = {"thread_id": thread_id, "checkpoint_id": checkpoint_id}
+        named: Mapping[str, Any] = {"thread_id": thread_id, "checkpoint_id": checkpoint_id, REPLAY: replay}
         configurable = {**config.get("configurable", {}), **{k: v for k, v in named.items() if v is not None}}
         if configurable:
             config["configurable"] = configurable

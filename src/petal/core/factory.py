@@ -233,6 +233,16 @@ class AgentFactory:
         self._builder.with_options("with_dangling_calls", _MODEL_KINDS, {"dangling": policy})
         return self
 
+    def with_unknown_calls(self, policy: Literal["run", "ask", "fail"]) -> Self:
+        """What the latest step does about a tool call that began before a crash, and that may have ended or not.
+
+        Args:
+            policy: `"run"`, as without this: it is run again, under the same `petal.idempotency_key()`. `"ask"`: a
+                human says. `"fail"`: `UnknownEffectError`; see `docs/effects.md`.
+        """
+        self._builder.with_options("with_unknown_calls", (*_MODEL_KINDS, "tool"), {"on_unknown": policy})
+        return self
+
     def with_llm(self, provider: LLMConfig | BaseChatModel | str, model: str | None = None, **settings: Any) -> Self:
         """The model of each step that names none of its own; see `AgentBuilder.with_llm`."""
         self._builder.with_llm(provider, model, **settings)

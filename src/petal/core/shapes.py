@@ -14,8 +14,8 @@ from petal.core.config.agent import AgentConfig
 from petal.errors import MigrationError, StateVersionError
 
 AGENT = "petal_agent"
-"""In the metadata of an agent's checkpoints: its `name` and `version`. A mapping takes no room in the index of what can be
-searched for."""
+"""In the metadata of an agent's checkpoints: its `name` and `version`. A mapping is not in the index of what can be
+searched for, where it would take room."""
 
 _OTHERS = ("branch:to:", "join:", "__")
 """How the names of channels begin that are no part of the state."""

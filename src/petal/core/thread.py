@@ -13,8 +13,11 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from petal.checkpoints.branches import Branch, acarry, acheckpoint_of, adrop, aname, anext_name
 from petal.checkpoints.lines import Line, abranches, alines, atree
+from petal.checkpoints.notes import EFFECT, anotes
 from petal.checkpoints.rewinding import arewind
 from petal.core.config.retention import Retention
+from petal.core.effects.dry import anote_origin
+from petal.core.effects.records import effects
 from petal.core.questions import MISSING, Answer, open_questions
 from petal.errors import CheckpointerError, CheckpointNotFoundError
 from petal.tools.ledger import ToolCallRecord, recorded_calls
@@ -271,6 +274,7 @@ class Thread:
         checkpoint_id = await self._at(checkpoint_id) or await self._head()
         await self._keep("afork_thread", self.thread_id, checkpoint_id, to)
         await acarry(self._saver, self.thread_id, to, checkpoint_id)
+        await anote_origin(self._saver, self.thread_id, to, checkpoint_id)
         return Thread(self.agent, to)
 
     def fork(self, checkpoint_id: str | None = None, to: str | None = None) -> Thread:
@@ -385,8 +389,12 @@ class Thread:
         self._call(self.adelete)
 
     async def atool_calls(self) -> list[ToolCallRecord]:
-        """The tool calls of the conversation, in their order, with their results."""
-        return recorded_calls((await self.astate()).values)
+        """The calls of tools and of `petal.step` on this thread, with their results, also those of lines left behind.
+
+        Calls from before Petal recorded them, and those that nothing has answered, are told from the conversation.
+        """
+        found = effects(await anotes(self._saver, self.thread_id, EFFECT))
+        return recorded_calls((await self.astate()).values, [one.record for one in found])
 
     def tool_calls(self) -> list[ToolCallRecord]:
         """As `atool_calls`."""

@@ -29,6 +29,9 @@ class ModelOptions(Frozen):
     dangling: Literal["error", "run", "ask"] = "error"
     """What becomes of tool calls that never got a result: the model is told so; a call that never began is run now;
     or a human says."""
+    on_unknown: Literal["run", "ask", "fail"] = "run"
+    """What becomes of a tool call that began before a crash and of which nothing tells whether it ended: it is run
+    again under the same idempotency key; a human says; or the step fails."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +79,8 @@ class ToolOptions(Frozen):
     """As in `ModelOptions`."""
     scratchpad_key: str | None = None
     """A key of the state that collects each tool call and its result as text."""
+    on_unknown: Literal["run", "ask", "fail"] = "run"
+    """As in `ModelOptions`."""
 
 
 class CustomOptions(Frozen):

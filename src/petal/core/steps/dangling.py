@@ -71,7 +71,9 @@ class Mender:
         self._step = step
         self._policy = options.dangling
         self._toolbox = toolbox
-        self._tools: Any = toolbox and tool_node(toolbox, f"{step}_dangling", context, options.scratchpad_key)
+        self._tools: Any = toolbox and tool_node(
+            toolbox, f"{step}_dangling", context, options.scratchpad_key, options.on_unknown
+        )
         self._reducer = reducer_of(context.state_type, "messages")
 
     def mend(self, state: Any, config: RunnableConfig) -> Conversation:

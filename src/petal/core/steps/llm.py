@@ -53,7 +53,9 @@ def nodes(step: StepConfig, context: StepContext) -> StepNodes:
         asked = question.ask(state, conversation)
         return conversation.update(update(asked, await model().ainvoke(asked.sent, config)))
 
-    tools = tool_node(toolbox, tools_name(step.name), context, options.scratchpad_key) if toolbox else None
+    tools = None
+    if toolbox:
+        tools = tool_node(toolbox, tools_name(step.name), context, options.scratchpad_key, options.on_unknown)
     return StepNodes(RunnableLambda(ask, afunc=aask, name=step.name), tools)
 
 

@@ -14,9 +14,11 @@ from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.outputs import ChatResult
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from petal.core.config.agent import StepConfig
 from petal.core.config.steps import ReactOptions
+from petal.core.effects.calls import RecordedCalls
 from petal.core.models.source import ModelSource
 from petal.core.steps.dangling import Conversation, Mender
 from petal.core.steps.llm import Question, StructuredOutput
@@ -41,6 +43,7 @@ def nodes(step: StepConfig, context: StepContext) -> Node:
         middleware: list[AgentMiddleware[Any, Any, Any]] = [
             ModelCallLimitMiddleware(run_limit=options.max_iterations, exit_behavior="end"),
             _StepModel(source),
+            _Recorded(RecordedCalls(options.on_unknown)),
         ]
         form = ToolStrategy(output.model) if output else None
         return create_agent(_Unbound(), toolbox.tools, middleware=middleware, response_format=form, name=step.name)
@@ -106,6 +109,22 @@ class _StepModel(AgentMiddleware[Any, Any, Any]):
         return request.override(
             model=self._source.get(), system_message=SystemMessage(instructions) if instructions else None
         )
+
+
+class _Recorded(AgentMiddleware[Any, Any, Any]):
+    """Records each call of a tool."""
+
+    def __init__(self, calls: RecordedCalls) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
+        return self._calls.wrap(request, handler)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
+    ) -> Any:
+        return await self._calls.awrap(request, handler)
 
 
 class _Unbound(BaseChatModel):
