@@ -20,8 +20,11 @@ from petal import (
     DefaultState,
     StepConfig,
     Thread,
+    astep,
     healthy,
+    idempotency_key,
     open_checkpointer,
+    step,
 )
 from petal.core.builders.director import AgentBuilderDirector
 from petal.core.yaml.handlers.checkpointer import CheckpointerYAMLHandler
@@ -74,3 +77,7 @@ async def running(agent: Agent) -> None:
     assert_type(await thread.acopy("x"), Thread)
     assert_type(thread.rewind(turns=1), StateSnapshot)
     assert_type(thread.tool_calls(), list[ToolCallRecord])
+    assert_type(step("length", len, "text", on_unknown="ask"), int)
+    assert_type(await step("state", thread.astate), StateSnapshot)
+    assert_type(await astep("length", len, "text"), Any)
+    assert_type(idempotency_key(), str)

@@ -88,7 +88,7 @@ class Fickle:
         ([math.nan], None),
         (lambda: None, "function"),
     ],
-    ids=str,
+    ids=["tuple", "nested tuple", "plain", "message", "dataclass", "nan", "function"],
 )
 def test_what_a_saver_of_langgraph_would_lose(value: Any, type_name: str | None) -> None:
     lost = loss(InMemorySaver(), value)
