@@ -455,7 +455,9 @@ def test_a_result_that_would_not_come_back_is_refused(storage: CheckpointerConfi
         assert [call.status for call in built.thread("t").tool_calls()] == ["unknown"]
 
 
-@pytest.mark.parametrize("value", [(1, 2), {"a": [Odd((1, 2))]}, lambda: None, {1: (2,)}], ids=str)
+@pytest.mark.parametrize(
+    "value", [(1, 2), {"a": [Odd((1, 2))]}, lambda: None, {1: (2,)}], ids=["tuple", "nested", "function", "in a dict"]
+)
 def test_so_it_is_with_savers_of_langgraph(value: Any) -> None:
     def fetch(state: Log) -> Log:
         petal.step("fetch", lambda: value)

@@ -178,7 +178,7 @@ async def test_a_thread_that_another_run_has_is_passed_over(storage: Checkpointe
             return {"entries": ["slow"]}
 
         one, other = (built(saver, outage, slow) for outage in (Outage(3), Outage(0)))
-        for thread_id in ("third", "second", "first"):
+        for thread_id in ("first", "second", "third"):
             await dies(one, thread_id)
         go.set()
         late = other.arecover()

@@ -58,7 +58,7 @@ class Named(Client):
         (Client(), f"{__name__}.Client"),
         (Named(), f"{__name__}.Named: the shop"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_arguments_become_plain_data(value: Any, told: Any) -> None:
     found = plain(value)

@@ -145,7 +145,8 @@ async def recovered(
 ) -> AsyncGenerator[Recovery, None]:
     """Take up each run that died until it is whole, or has been so often; tells of each attempt.
 
-    Threads that had the fewest attempts come first, so that one which kills its process does not keep others back.
+    Threads that had the fewest attempts come first, of these the oldest: so one that kills its process does not keep
+    others back.
 
     Args:
         agent: The agent.
@@ -156,7 +157,7 @@ async def recovered(
     if attempts < 1:
         raise ValueError(f"A run is taken up at least once, not {attempts} times.")
     await agent.aopen()
-    runs = sorted([run async for run in incomplete(agent, thread_id)], key=lambda run: run.attempts)
+    runs = sorted([run async for run in incomplete(agent, thread_id)], key=_first_to_be_helped)
     for run in runs:
         if run.status == "dead" and not again:
             yield Recovery(run.thread_id, "dead", run.attempts, run.error)
@@ -187,6 +188,10 @@ async def standing(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> In
         error = error or KILLED
     since = datetime.fromisoformat(kept.checkpoint["ts"])
     return IncompleteRun(thread_id, status, since, attempts, error or (errors[-1] if errors else None), head)
+
+
+def _first_to_be_helped(run: IncompleteRun) -> tuple[int, float]:
+    return run.attempts, 0.0 if run.since is None else run.since.timestamp()
 
 
 async def _taken_up(agent: Agent, thread_id: str, attempt: Attempt) -> Recovery:
