@@ -16,13 +16,15 @@ from pydantic import BaseModel
 
 from petal.checkpoints import open_checkpointer
 from petal.checkpoints.allowlist import Allowlist
-from petal.checkpoints.codec import Codec
+from petal.checkpoints.codec import Codec, RawValue
+from petal.checkpoints.leniency import raw_in
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 from petal.errors import (
     AgentConfigurationError,
     CheckpointCorruptionError,
+    CheckpointerError,
     MigrationError,
     StateVersionError,
     StepGoneError,
@@ -140,6 +142,21 @@ async def test_what_was_migrated_stays_so(either: Any) -> None:
     oldest = (await thread.ahistory())[-2].config["configurable"]["checkpoint_id"]
     result = await thread.ainvoke(None, checkpoint_id=oldest)
     assert result == (await thread.astate()).values == {"amount": 1.5, "log": ["two 1.0"]}
+
+
+async def test_a_copy_that_langgraph_makes_is_of_the_new_version(either: Any) -> None:
+    """But input that no step has seen is not passed off as one of it."""
+    await v1(either).ainvoke({"n": 1}, thread_id="t")
+    thread = v2(either).thread("t")
+    last, before, entered = await thread.ahistory()
+    for state in (before, last):
+        await thread.agent.graph.aupdate_state(state.config, None, as_node="__copy__")
+        assert (await v2(either).thread("t").astate()).values == state.values
+    with pytest.raises(MigrationError, match="what was left for 'n' is of version 1"):
+        await thread.agent.graph.aupdate_state(entered.config, None, as_node="__copy__")
+    assert (await v2(either).thread("t").astate()).values == last.values
+    told = [state.metadata["petal_agent"]["version"] for state in await thread.ahistory()]
+    assert told == [2, 2, 1, 1, 1]
 
 
 async def test_a_run_that_was_cut_off_goes_on_in_the_new_shape(either: Any) -> None:
@@ -332,11 +349,34 @@ def test_a_type_that_changed_comes_raw_to_migrations(saver: Any) -> None:
     thread = agent(after, 2)
     assert thread.state().values == {"price": after(3, "EUR")}
     assert [state.values.get("price") for state in thread.history()] == [after(3, "EUR"), after(3, "EUR"), None]
+    graph, config = thread.agent.graph, thread.config()
+    assert graph.get_state(config).values == {"price": after(3, "EUR")}
+    assert [state.values.get("price") for state in graph.get_state_history(config)] == [after(3, "EUR")] * 2 + [None]
+    with pytest.raises(CheckpointCorruptionError):
+        agent(after).agent.graph.get_state(config)
     with pytest.raises(MigrationError, match=r"'price' still holds what was saved of a .*Price"):
         agent(after, 2, lambda values: values).state()
     thread.update({})
     assert thread.state().values == {"price": after(3, "EUR")}
     assert agent(after, 2, lambda values: values).state().values == {"price": after(3, "EUR")}
+
+
+@pytest.mark.parametrize("around", [lambda raw: raw, lambda raw: {"k": [raw]}, lambda raw: (1, {raw}), lambda raw: 1])
+def test_what_could_not_be_made_is_found_wherever_it_stands(around: Any) -> None:
+    raw = RawValue("shop.Price", {"amount": 3})
+    assert raw_in(around(raw)) == (None if around(raw) == 1 else raw)
+
+
+def test_a_saver_that_only_reads_changes_nothing(durable_storage: CheckpointerConfig) -> None:
+    """Not even to make its tables; but what it reads is of the types that are allowed, or an error."""
+    with open_checkpointer(durable_storage, read_only=True) as reading, pytest.raises(CheckpointerError):
+        reading.get_tuple({"configurable": {"thread_id": "t"}})
+    with open_checkpointer(durable_storage) as saver:
+        v1(saver).invoke({"n": 1}, thread_id="t")
+    with open_checkpointer(durable_storage, read_only=True) as reading:
+        assert [one.error for one in v1(reading).check()] == [None]
+        with pytest.raises(CheckpointerError):
+            v1(reading).thread("t").update({"n": 5})
 
 
 def prices() -> tuple[Any, Any]:

@@ -138,7 +138,9 @@ class Leases:
     async def is_held(self, thread_id: str) -> bool:
         """Whether a run has the thread whose process is alive."""
         rows = await self._engine.aread(lambda reader: reader.leases(thread_id))
-        return any(row.holds and not _is_dead(row) for row in rows)
+        with self._lock:
+            ended = {row.owner for row in rows if row.process == self._process} - self._mine.keys()  # just now
+        return any(row.holds and row.owner not in ended and not _is_dead(row) for row in rows)
 
     def close(self) -> None:
         """Give no more signs of life."""

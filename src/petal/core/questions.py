@@ -196,7 +196,8 @@ async def _misdirected(
 async def _open(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> list[Interrupt]:
     asked = [question for task in _tasks(kept) if not task.finished for question in task.questions]
     answered = await _answered(saver, kept) if asked else set()
-    return [question for question in asked if question.id not in answered]
+    # A call within a step asks under its own name and under that of its step.
+    return list({question.id: question for question in asked if question.id not in answered}.values())
 
 
 async def _answered(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> set[str]:
