@@ -78,11 +78,18 @@ class Kept:
         at: What it says.
         pending: "asked" if its step's question is open, "failed" if its step failed, else "".
         answer: The answer that a failed step got; a tuple of one, or none.
+        inputs: Where the inputs came in that led here: the ids of the checkpoints before them; "" for none.
     """
 
     at: Position
     pending: str = ""
     answer: tuple[Any, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def bare(self) -> Kept:
+        """Without what hangs on it."""
+        return Kept(self.at, inputs=self.inputs)
 
     @property
     def status(self) -> str:
@@ -102,14 +109,19 @@ class Told:
 
     kept: dict[str, Kept] = field(default_factory=dict)
     followed: set[str] = field(default_factory=set)
+    is_cut: bool = False
+
+    @property
+    def head_id(self) -> str:
+        return list(self.kept)[-1]
 
     @property
     def head(self) -> Kept:
-        return list(self.kept.values())[-1]
+        return self.kept[self.head_id]
 
     def stand(self, head: Kept) -> None:
         """Change what hangs on the newest checkpoint."""
-        self.kept[list(self.kept)[-1]] = head
+        self.kept[self.head_id] = head
 
 
 Fault = tuple[str, str] | None
@@ -136,14 +148,15 @@ def walk(start: Kept, fault: Fault, answer: tuple[Any, ...]) -> tuple[list[Kept]
         answer = () if step == "ask" else answer
         match step:
             case "__start__":
-                at = Kept(Position((*log, at.at.given), "note"))
+                reached = Position((*log, at.at.given), "note")
             case "note":
-                at = Kept(Position((*log, f"noted {log[-1]}"), "ask"))
+                reached = Position((*log, f"noted {log[-1]}"), "ask")
             case "ask":
                 said = f"answered {given[0]!r}" if log[-1].endswith("?") else "unasked"
-                at = Kept(Position((*log, said), "end"))
+                reached = Position((*log, said), "end")
             case _:
-                at = Kept(Position((*log, "ended")))
+                reached = Position((*log, "ended"))
+        at = Kept(reached, inputs=at.inputs)
         made.append(at)
     return made, at, "done"
 
@@ -279,7 +292,8 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(PendingInterruptError):
                 self.agent.thread(name).invoke(given)
         else:
-            start = Kept(Position(head.at.log, ENTRY, word))
+            before = self.told[name].head_id if name in self.told else ""
+            start = Kept(Position(head.at.log, ENTRY, word), inputs=(*head.inputs, before))
             self.runs(name, start, fault, lambda thread: thread.invoke(given, on_pending=policy), came=[start])
 
     @rule(name=NAMES, value=ANSWERS, by_id=st.booleans(), fault=FAULTS)
@@ -336,10 +350,12 @@ class Machine(RuleBasedStateMachine):
         thread.fork(id, to)
         kept = told.kept[id]
         if id in told.followed:
-            kept = Kept(kept.at)
+            kept = kept.bare
         found = self.read(to)
         assert found == {known: told.kept[known].at.told for known in found}
-        self.told[to] = Told({known: told.kept[known] for known in found} | {id: kept}, told.followed - {id})
+        self.told[to] = Told(
+            {known: told.kept[known] for known in found} | {id: kept}, told.followed - {id}, told.is_cut
+        )
         assert list(found)[-1] == id
 
     @rule(name=NAMES, to=NAMES)
@@ -350,7 +366,7 @@ class Machine(RuleBasedStateMachine):
                 self.agent.thread(name).copy(to)
         else:
             self.agent.thread(name).copy(to)
-            self.told[to] = Told(dict(self.told[name].kept), set(self.told[name].followed))
+            self.told[to] = Told(dict(self.told[name].kept), set(self.told[name].followed), self.told[name].is_cut)
             self.see(to, [])
 
     @rule(name=NAMES, number=st.integers(0, 99))
@@ -363,15 +379,39 @@ class Machine(RuleBasedStateMachine):
             return
         target = list(self.told[name].kept)[number % len(self.told[name].kept)]
         thread.rewind(to=target)
-        self.see(name, [Kept(self.told[name].kept[target].at)])
+        self.see(name, [self.told[name].kept[target].bare])
+
+    @rule(name=NAMES, turns=st.integers(1, 4))
+    def rewind_turns(self, name: str, turns: int) -> None:
+        """The state from before the last inputs is the latest one again."""
+        told = self.told.get(name, Told())
+        if told.is_cut:
+            return
+        inputs = told.head.inputs if told.kept else ()
+        target = inputs[-turns] if turns <= len(inputs) else ""
+        if target:
+            self.agent.thread(name).rewind(turns)
+            self.see(name, [told.kept[target].bare])
+        else:
+            with pytest.raises(CheckpointNotFoundError):
+                self.agent.thread(name).rewind(turns)
+
+    @rule(name=NAMES, number=st.integers(0, 99), word=WORDS, fault=FAULTS)
+    def say_earlier(self, name: str, number: int, word: str, fault: Fault) -> None:
+        """Input at a checkpoint begins a branch there, also while a question is open."""
+        if name in self.told:
+            kept = self.told[name].kept
+            id = list(kept)[number % len(kept)]
+            start = Kept(Position(kept[id].at.log, ENTRY, word), inputs=(*kept[id].inputs, id))
+            self.runs(name, start, fault, lambda thread: thread.invoke({"log": [word]}, checkpoint_id=id), came=[start])
 
     @rule(name=NAMES, as_node=st.sampled_from(STEPS))
     def update(self, name: str, as_node: str) -> None:
         """An edit stands for a step: what is next comes after that one, and what was pending is given up."""
-        if name in self.told and self.told[name].head.at.next != ENTRY:
+        if name in self.told and (head := self.told[name].head).at.next != ENTRY:
             self.agent.thread(name).update({"log": ["edit"]}, as_node=as_node)
             following = {"note": "ask", "ask": "end", "end": IDLE}[as_node]
-            self.see(name, [Kept(Position((*self.told[name].head.at.log, "edit"), following))])
+            self.see(name, [Kept(Position((*head.at.log, "edit"), following), inputs=head.inputs)])
 
     @rule(name=NAMES, keep_last=st.none() | st.integers(1, 9))
     def prune(self, name: str, keep_last: int | None) -> None:
@@ -384,6 +424,7 @@ class Machine(RuleBasedStateMachine):
             told = self.told[name]
             found = self.read(name)
             assert list(told.kept)[-(keep_last or 1) :] == list(found)[-(keep_last or 1) :]
+            told.is_cut = told.is_cut or len(found) < len(told.kept)
             told.kept = {id: kept for id, kept in told.kept.items() if id in found}
             self.see(name, [])
 

@@ -299,6 +299,7 @@ async def test_notes_and_saves_of_no_run_are_told_to_their_caller_alone(
     async with open_checkpointer(storage) as saver:
         first, loop = empty_checkpoint(), object()
         config = await saver.aput(on(loop), first, {"source": "input", "step": -1}, {})
+        await aput_note(saver, on(loop, first["id"]), EFFECT, "value", "earlier")
         Commits(saver, monkeypatch).before = full_for(lambda save: bool(save.writes))
         with pytest.raises(FullError):
             await aput_note(saver, on(loop, first["id"]), EFFECT, "value", "key")
