@@ -218,7 +218,7 @@ class _Lines:
         """
         before: dict[str, dict[str, tuple[Key, ...]]] = {}
         lost: dict[str, tuple[Key, ...]] = {}
-        for point in self._ordered:
+        for point in sorted(self._ordered, key=_called):
             if point.ns:
                 if ":" not in point.ns and ("", point.root) not in self.known:
                     lost[point.ns] = (*lost.get(point.ns, ()), point.key)
@@ -240,6 +240,11 @@ class _Lines:
         if point.source == "fork":
             return point.step is None or point.step - 1 != self.known["", point.parent].step
         return point.source not in ("update", "input") or point.parent not in self._ran
+
+
+def _called(point: Point) -> tuple[str, str]:
+    """Orders checkpoints by when they began: those of subgraphs by the root checkpoint at which they were called."""
+    return point.root if point.ns and point.root is not None else point.id, point.id
 
 
 def _is_held(point: Point, policy: Retention) -> bool:

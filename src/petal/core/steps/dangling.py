@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -84,7 +84,11 @@ class Mender:
         """
         search = self._search(state, config)
         plan = self._plan(state, _begun(notes(*search), config) if search else frozenset())
-        again = task(lambda run: self._tools.invoke(run, config), name=f"{self._step}_dangling")
+
+        def call(state: Any) -> Any:
+            return self._tools.invoke(state, config)
+
+        again = self._task(call)
         return self._done(plan, [again(run.state).result() for run in plan.runs])
 
     async def amend(self, state: Any, config: RunnableConfig) -> Conversation:
@@ -92,11 +96,17 @@ class Mender:
         search = self._search(state, config)
         plan = self._plan(state, _begun(await anotes(*search), config) if search else frozenset())
 
-        @task(name=f"{self._step}_dangling")
-        async def again(state: Any) -> Any:
+        async def call(state: Any) -> Any:
             return await self._tools.ainvoke(state, config)
 
+        again = self._task(call)
         return self._done(plan, [await again(run.state) for run in plan.runs])
+
+    def _task(self, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A call of tools whose result LangGraph keeps, and takes up again."""
+        named: Any = task(name=f"{self._step}_dangling")
+        made: Callable[[Any], Any] = named(call)
+        return made
 
     def _search(self, state: Any, config: RunnableConfig) -> tuple[BaseCheckpointSaver[Any], str, str] | None:
         """Where to look for calls that began; None if it does not matter, or nothing is kept."""
