@@ -257,6 +257,29 @@ async def test_an_answer_stands_when_its_step_fails(storage: CheckpointerConfig,
         assert "A C" in await entries(thread)
 
 
+async def test_a_copy_of_a_failed_thread_has_failed_too(storage: CheckpointerConfig) -> None:
+    """Although its step had asked before: so what died is found, and goes on with the answer."""
+    outage = Outage()
+
+    def step(state: Log) -> Log:
+        answer = interrupt("one?")
+        outage.strike()
+        return {"entries": [answer]}
+
+    async with built(storage, step) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({"entries": ["begin"]})
+        with pytest.raises(ConnectionError, match="down"):
+            await thread.aresume("A")
+        await thread.acopy("copy")
+        await thread.afork(to="fork")
+        assert {run.thread_id: run.status for run in await agent.aincomplete()} == dict.fromkeys(
+            ["t", "copy", "fork"], "failed"
+        )
+        outage.over = True
+        assert (await agent.thread("fork").aresume())["entries"] == ["begin", "A"]
+
+
 def around(step: Any, kind: str) -> StateGraph[Any, Any, Any, Any]:
     """A graph that runs the step in one of the ways in which a step can be run."""
     inner = StateGraph(Log).add_node("inner", step).add_edge(START, "inner").compile()

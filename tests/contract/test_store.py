@@ -483,6 +483,8 @@ def test_threads_are_listed_by_their_last_change(store: Store) -> None:
     assert names(store, search="'") == []
     assert names(store, status="done") == ["100%", "b"]
     assert names(store, status="done", search="b") == ["b"]
+    assert names(store, thread_id="b") == ["b"]
+    assert names(store, thread_id="b", status="waiting") == []
     assert names(store, limit=2) == ["a_b", "B"]
     saved(store, checkpoint("2", "a"), second=9)
     assert names(store, limit=1) == ["a"]

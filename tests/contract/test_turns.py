@@ -19,6 +19,7 @@ from langgraph.types import Command, interrupt
 
 from petal.checkpoints import leases, open_checkpointer
 from petal.checkpoints.leases import STOP, Lease
+from petal.checkpoints.notes import INPUT, aput_note
 from petal.checkpoints.records import Beat, Claim, LeaseRow, Reader, Save
 from petal.checkpoints.saver import PetalSaver
 from petal.core.agent import Agent
@@ -28,6 +29,7 @@ from petal.errors import (
     CheckpointConflictError,
     CheckpointerError,
     CheckpointerUnavailableError,
+    NothingToResumeError,
     RunStoppedError,
     ThreadBusyError,
 )
@@ -367,6 +369,55 @@ def test_without_linux_the_name_of_the_machine_says_where_a_process_is(monkeypat
     monkeypatch.setattr(leases.os, "readlink", missing)
     monkeypatch.setattr(leases.socket, "gethostname", lambda: "my machine")
     assert leases._home.__wrapped__() == "mymachine"
+
+
+async def test_the_input_of_a_run_is_kept_until_it_has_ended(storage: CheckpointerConfig) -> None:
+    """Where its first checkpoint may come late. Whoever resumes then finds it, once."""
+    gate = Gate()
+    async with gated(storage, gate) as agent:
+        run = asyncio.create_task(agent.ainvoke({"log": [1]}, thread_id="t", durability="exit"))
+        await gate.reached.wait()
+        saver = agent.checkpointer
+        assert isinstance(saver, PetalSaver)
+        [kept] = await saver.anotes("t", INPUT)
+        assert kept.value["input"] == {"log": [1]}
+        gate.opened.set()
+        await run
+        await until(lambda: not saver.notes("t", INPUT))
+
+        for run_id in "unknown", saver.get_tuple(ON).metadata["run_id"]:  # type: ignore[union-attr, typeddict-item]
+            place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": "1f"}}
+            await aput_note(saver, place, INPUT, {"run": run_id, "input": {"log": [2]}}, "input")
+            if run_id == "unknown":
+                assert (await agent.thread("t").aresume())["log"] == [1, "through", "last", 2, "through", "last"]
+            else:
+                with pytest.raises(NothingToResumeError):
+                    await agent.thread("t").aresume()
+            await until(lambda: not saver.notes("t", INPUT))
+
+
+async def test_nobody_is_given_a_thread_out_of_turn(storage: CheckpointerConfig) -> None:
+    gate = Gate()
+    async with gated(storage, gate) as agent:
+        runs = []
+        for number in range(3):
+            runs.append(asyncio.create_task(agent.ainvoke({"log": [number]}, thread_id="t")))
+            await waiting(agent, number + 1)
+        assert isinstance(agent.checkpointer, PetalSaver)
+        engine = agent.checkpointer._engine
+        [_, second, third] = await engine.aread(lambda reader: reader.leases("t"))
+        for lease in second, third:
+            await engine.later(lambda lease=lease: engine.change(lambda change: leases._pass_on(change, lease)))  # type: ignore[misc]
+        assert [lease.holds for lease in await engine.aread(lambda reader: reader.leases("t"))] == [True, False, False]
+        gate.opened.set()
+        await asyncio.gather(*runs)
+
+
+def test_whose_loop_has_ended_is_not_woken() -> None:
+    loop, woken = asyncio.new_event_loop(), asyncio.Event()
+    loop.close()
+    leases._wake(loop, woken)
+    assert not woken.is_set()
 
 
 def test_a_wish_is_heard_once_and_by_whoever_listens_late() -> None:

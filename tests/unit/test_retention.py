@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petal.checkpoints.retention import Point, leaves, may_concern, outdated
+from petal.checkpoints.retention import Point, leaves, may_concern, outdated, states_at
 from petal.checkpoints.threads import ThreadInfo
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.config.retention import Retention, seconds
@@ -303,3 +303,10 @@ def test_it_fits_or_nothing_more_can_go(thread: tuple[list[Point], dict[Key, lis
     went = gone(points, max_bytes=limit, sizes=sizes, ancestors=ancestors)
     assert set(went) <= set(least)
     assert 10 * (len(points) - len(went)) <= limit or went == least
+
+
+def test_a_run_that_replays_a_checkpoint_begins_as_that_began() -> None:
+    """What a subgraph had reached there is not on its way; it is on that of a fork that was made behind it."""
+    called = [Point("", "01", None, None, source="loop", step=0), Point("own", "02", None, "01", source="loop")]
+    forks = [Point("", f"{id:02}", "01", None, source="fork", step=step) for id, step in ((3, 1), (4, 5), (5, None))]
+    assert [states_at([*called, *forks], fork.id) for fork in forks] == [{}, {"own": "02"}, {"own": "02"}]

@@ -17,6 +17,7 @@ from petal.checkpoints.notes import BRANCH, Note, key_of
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, ValueRow
 from petal.checkpoints.retention import Point, needed_by
 from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.threads import ThreadQuery
 from petal.checkpoints.values import BUNDLE_MARK, base_of, unbundled
 from petal.errors import CheckpointerError, CheckpointNotFoundError
 
@@ -179,6 +180,7 @@ def _copy(
     written: Collection[Key] | None,
 ) -> None:
     """Copy checkpoints with the values they need, oldest first; None stands for all."""
+    failed = {info.checkpoint_id for info in change.threads(ThreadQuery(1, status="failed", thread_id=source))}
     for ns in change.namespaces(source):
         found = [
             row for row in checkpoints_of(change, source) if row.ns == ns and (kept is None or (row.ns, row.id) in kept)
@@ -191,7 +193,8 @@ def _copy(
             copied = written is None or (row.ns, row.id) in written
             writes = change.writes(source, ns, [row.id]) if copied else []
             header = rows.header(row)
-            status = None if ns else rows.status(header, writes)
+            # Where a step failed after it had asked, the writes don't say what came last, but the index does.
+            status = None if ns else "failed" if copied and row.id in failed else rows.status(header, writes)
             save = Save(_labelled(row, change), writes=list(writes), status=status, now=time_of(header))
             change.save(rows.moved(save, target))
     change.recount(target)

@@ -108,7 +108,9 @@ class MemoryReader:
         wanted = (
             info
             for info in found
-            if (query.search is None or query.search in info.thread_id) and query.status in (None, info.status)
+            if (query.search is None or query.search in info.thread_id)
+            and query.status in (None, info.status)
+            and query.thread_id in (None, info.thread_id)
         )
         return list(islice(wanted, query.limit))
 

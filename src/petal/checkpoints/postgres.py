@@ -212,6 +212,7 @@ class PostgresReader:
         before = query.before
         conditions: list[tuple[str, Any]] = [
             ("status = %b", query.status),
+            ("thread_id = %b", query.thread_id),
             ("strpos(thread_id, %b) > 0", query.search),
             ("(updated, thread_id) < (%b, %b)", before and (before.updated, before.thread_id)),
         ]

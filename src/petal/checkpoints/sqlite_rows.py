@@ -11,7 +11,6 @@ from typing import Any
 
 from petal.checkpoints import sqlite_sql as sql
 from petal.checkpoints.records import (
-    Beat,
     CheckpointQuery,
     CheckpointRow,
     Claim,
@@ -117,9 +116,10 @@ class SqliteReader:
         if query.search is not None:
             conditions.append("instr(thread_id, ?)")
             values.append(query.search)
-        if query.status is not None:
-            conditions.append("status = ?")
-            values.append(query.status)
+        for column, wanted in ("status", query.status), ("thread_id", query.thread_id):
+            if wanted is not None:
+                conditions.append(f"{column} = ?")
+                values.append(wanted)
         statement = sql.THREADS.format(conditions=" AND ".join(conditions))
         return [
             ThreadInfo(thread_id, count, _moment(updated), head, status, size, _moment(created))
@@ -374,7 +374,7 @@ class SqliteTransaction(SqliteReader):
                     (size,) = self._cursor.execute(sql.SIZE_OF_WRITES, place).fetchone()
                     self._cursor.execute(sql.SHRINK, (int(size), turn.thread_id))
                     self._cursor.execute(sql.DELETE_WRITES, place)
-            case Beat():
+            case _:
                 now = time.time()
                 self._cursor.execute(sql.BEAT, (turn.process, now + turn.seconds))
                 self._cursor.execute(sql.BURY, (now - FORGOTTEN,))

@@ -40,6 +40,8 @@ class ThreadQuery:
     search: str | None = None
     """Only those whose id holds this text."""
     status: str | None = None
+    thread_id: str | None = None
+    """Only this one."""
 
 
 @dataclass(frozen=True, slots=True)

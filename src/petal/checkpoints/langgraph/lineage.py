@@ -68,7 +68,7 @@ def past_of(rows: Sequence[Row], checkpoint_id: str) -> tuple[list[Key], list[Ke
         call = ("", row.root) if row.root is not None else None
         if row.key in opened or (call in begun if call in known else row.id <= checkpoint_id):
             kept.update(dict.fromkeys(_ancestry(known, row.key)))
-    return list(kept), [key for key in kept if last or key != path[0]]
+    return list(kept), [key for key in kept if last or key not in (path[0], *opened)]
 
 
 def _as_calls_began(rows: Sequence[Row], root: str) -> set[Key]:
