@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import operator
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,7 +16,6 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import StateGraph
 from langgraph.types import interrupt
-from pytest import MonkeyPatch
 
 from petal.checkpoints import PetalSaver, open_checkpointer
 from petal.checkpoints.branches import LONGEST, names_in
@@ -483,7 +483,7 @@ def petal(storage: CheckpointerConfig) -> Iterator[PetalSaver]:
         yield saver
 
 
-def test_a_rewind_is_done_whole_or_not_at_all(petal: PetalSaver, monkeypatch: MonkeyPatch) -> None:
+def test_a_rewind_is_done_whole_or_not_at_all(petal: PetalSaver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread and the graphs within go back in one transaction."""
     with outer(petal, counting()) as agent:
         thread = agent.thread("t")
@@ -525,7 +525,7 @@ def test_named_heads_outlive_every_rule(petal: PetalSaver) -> None:
             calls(thread, str(number))
         thread.rewind(turns=2, keep_as="old")
         calls(thread, "other")
-        for rules in ({"keep_last": 1}, {"max_age": 0}, {"max_bytes": 1}, {"max_idle": 0}):
+        for rules in ({"keep_last": 1}, {"max_age": 1e-6}, {"max_bytes": 1}, {"max_idle": 1e-6}):
             thread.prune(**rules)
             assert [branch.name for branch in thread.branches()] == ["old"]
         assert thread.prune(keep_last=1, dry_run=True).checkpoints == 0  # type: ignore[union-attr]
@@ -545,10 +545,10 @@ def test_named_heads_outlive_every_rule(petal: PetalSaver) -> None:
         assert calls(thread, "on")[-1] == "call 5"
         thread.name_branch("pin")
         thread.drop_branch("pin")
-        assert thread.prune(max_idle=0).threads[0].whole  # type: ignore[union-attr]
+        assert thread.prune(max_idle=1e-6).threads[0].whole  # type: ignore[union-attr]
 
 
-def test_a_name_that_cannot_be_read_keeps_the_thread(petal: PetalSaver, monkeypatch: MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_read_keeps_the_thread(petal: PetalSaver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prune leaves what it cannot judge."""
     with echoing(petal) as agent:
         thread = agent.thread("t")
@@ -610,8 +610,8 @@ def test_lines_that_have_nothing_in_common(petal: PetalSaver) -> None:
         assert thread.branches()[0].parted is None
 
 
-async def test_a_rewind_of_encrypted_state(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setenv("BRANCH_KEY", "k1:" + "00" * 32)
+async def test_a_rewind_of_encrypted_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRANCH_KEY", "k1:" + base64.b64encode(bytes(32)).decode())
     with open_checkpointer("memory://", encryption_key_env="BRANCH_KEY") as saver, echoing(saver) as agent:
         thread = agent.thread("t")
         for word in ("one", "two"):
