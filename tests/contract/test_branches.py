@@ -421,7 +421,7 @@ def test_a_question_of_a_subgraph_is_asked_again(saver: BaseCheckpointSaver[Any]
 @FORKING
 @pytest.mark.parametrize("keeps", [True, False], ids=["keeping", "forgetting"])
 def test_a_fork_brings_subgraphs_and_their_questions(saver: BaseCheckpointSaver[Any], keeps: bool) -> None:
-    """At the newest checkpoint and at a head that was left; in the middle of a turn, of graphs that keep nothing."""
+    """At the newest checkpoint, at a head that was left, and in the middle of a turn in which they were answered."""
     with outer(saver, counting(asks=True, keeps=keeps)) as agent:
         thread = agent.thread("t")
         later = [1, 2] if keeps else [0, 0]
@@ -439,8 +439,6 @@ def test_a_fork_brings_subgraphs_and_their_questions(saver: BaseCheckpointSaver[
         assert [question.value for question in fork.interrupts()] == [f"call {later[0]}?"]
         assert new_calls(fork.resume("?"), "ask") == [f"call {later[0]}?"]
 
-        if keeps:
-            return
         thread.rewind(to="asking")
         thread.resume()
         thread.resume("!")
@@ -448,9 +446,9 @@ def test_a_fork_brings_subgraphs_and_their_questions(saver: BaseCheckpointSaver[
         assert head(thread.fork(waiting, to="waiting")) == waiting
         fork = thread.fork(middle.config["configurable"]["checkpoint_id"], to="middle")
         assert fork.interrupts() == ()
-        assert [question.value for question in fork.resume()["__interrupt__"]] == ["call 0?"]
-        assert new_calls(fork.resume("#"), "ask") == ["call 0#"]
-        assert calls(fork, "on") == ["call 0"]
+        assert [question.value for question in fork.resume()["__interrupt__"]] == [f"call {later[0]}?"]
+        assert new_calls(fork.resume("#"), "ask") == [f"call {later[0]}#"]
+        assert calls(fork, "on") == [f"call {later[1]}"]
 
 
 def test_a_rewind_to_the_middle_of_a_turn_goes_on_from_there(saver: BaseCheckpointSaver[Any]) -> None:
@@ -463,6 +461,22 @@ def test_a_rewind_to_the_middle_of_a_turn_goes_on_from_there(saver: BaseCheckpoi
         thread.rewind(to=middle.config["configurable"]["checkpoint_id"])
         assert new_calls(thread.resume(), "1") == ["call 1"]
         assert calls(thread, "on") == ["call 2"]
+
+
+def test_a_rewind_to_what_a_rewind_repeated_asks_again(saver: BaseCheckpointSaver[Any]) -> None:
+    """Though it was answered and gone on from since."""
+    with outer(saver, counting(asks=True)) as agent:
+        thread = agent.thread("t")
+        calls(thread, "0")
+        thread.invoke({"said": ["ask"]})
+        thread.rewind(turns=1, keep_as="asking")
+        thread.rewind(to="asking")
+        repeated = head(thread)
+        for answer in "!?":
+            assert [question.value for question in thread.resume()["__interrupt__"]] == ["call 1?"]
+            assert new_calls(thread.resume(answer), "ask") == [f"call 1{answer}"]
+            assert calls(thread, "on") == ["call 2"]
+            thread.rewind(to=repeated)
 
 
 def test_values_that_are_rebuilt_from_writes_are_the_same_after_a_rewind(saver: BaseCheckpointSaver[Any]) -> None:

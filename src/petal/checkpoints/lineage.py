@@ -140,8 +140,7 @@ def lineage_of(row: CheckpointRow, rows: Rows) -> Row:
 
 def points_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> list[Point]:
     """Checkpoints, as far as it is told from them how they hang together."""
-    known = [(row, lineage_of(row, rows)) for row in found.values()]
-    return [Point(row.ns, row.id, row.parent_id, line.root, source=row.source, step=row.step) for row, line in known]
+    return [Point.of(row.ns, row.id, row.parent_id, rows.metadata(row)) for row in found.values()]
 
 
 def named_heads(reader: Reader, rows: Rows, thread_id: str) -> set[str]:

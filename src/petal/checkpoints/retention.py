@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
+from typing import Any
 
 from petal.checkpoints.langgraph.dialect import Key
+from petal.checkpoints.lines import TWIN_OF
 from petal.checkpoints.threads import ThreadInfo
 from petal.core.config.retention import Retention, seconds
 
@@ -62,6 +64,15 @@ class Point:
     """Whether a branch has its name here."""
     source: str = ""
     step: int | None = None
+    twin: bool = False
+    """Whether a rewind made it."""
+
+    @classmethod
+    def of(cls, ns: str, id: str, parent: str | None, metadata: Mapping[str, Any]) -> Point:
+        """A checkpoint as its metadata tells of it."""
+        root = (metadata.get("parents") or {}).get("") if ns else None
+        source, step = metadata.get("source") or "", metadata.get("step")
+        return cls(ns, id, parent, root, source=source, step=step, twin=TWIN_OF in metadata)
 
     @property
     def key(self) -> Key:
@@ -130,21 +141,27 @@ def needed_by(points: Sequence[Point], ids: Collection[str]) -> set[Key]:
     return {key for point in held for key in (point.key, *lines.states_at(point))}
 
 
-def states_at(points: Sequence[Point], root: str) -> dict[str, str]:
+def states_at(points: Sequence[Point], root: str, *, as_far: bool | None = None) -> dict[str, str]:
     """The checkpoints at which subgraphs that keep a state of their own stood at a root checkpoint, by namespace.
 
-    Where the subgraph was called at it: as that call began, or if nothing follows, as far as that call came.
+    Args:
+        points: All checkpoints of the thread.
+        root: The root checkpoint.
+        as_far: Whether a subgraph that was called at it is taken as far as that call came, rather than as the call
+            began; default: if nothing follows.
     """
-    lines = _Lines(points)
-    found = lines.states_before(root)
-    followed = any(point.parent == root and not point.ns for point in points)
-    for point in sorted(points, key=lambda point: point.id, reverse=True):
-        if point.root != root or not point.ns or ":" in point.ns:
-            continue
-        if followed and point.source == "input":
-            found[point.ns] = point.id
-        elif not followed:
-            found[point.ns] = max(point.id, found.get(point.ns, ""))
+    found = _Lines(points).states_before(root)
+    if as_far is None:
+        as_far = not any(point.parent == root and not point.ns for point in points)
+    called: dict[str, list[Point]] = {}
+    for point in sorted(points, key=lambda point: point.id):
+        if point.root == root and point.ns and ":" not in point.ns:
+            called.setdefault(point.ns, []).append(point)
+    for ns, (first, *later) in called.items():
+        if as_far:
+            found[ns] = max((later or [first])[-1].id, found.get(ns, ""))
+        elif first.twin or first.source == "input":
+            found[ns] = first.id
     return found
 
 

@@ -24,7 +24,6 @@ from petal.checkpoints.lines import TWIN_OF, aoutlines
 from petal.checkpoints.records import Save, Transaction
 from petal.checkpoints.retention import Point, states_at
 from petal.checkpoints.rows import Namespace, Rows
-from petal.checkpoints.threads import CheckpointInfo
 from petal.errors import CheckpointNotFoundError
 
 
@@ -130,7 +129,8 @@ async def arewind(saver: BaseCheckpointSaver[Any], config: RunnableConfig, check
     outlines = await aoutlines(saver, thread_id, ns=None)
     if not any(info.checkpoint_id == checkpoint_id and not info.ns for info in outlines):
         raise CheckpointNotFoundError(thread_id, checkpoint_id)
-    for twin in twins([_point(info) for info in outlines], checkpoint_id):
+    points = [Point.of(info.ns, info.checkpoint_id, info.parent_id, info.metadata) for info in outlines]
+    for twin in twins(points, checkpoint_id):
         if twin.source is None:
             await saver.aput(_place(config, twin.ns), *_nothing(twin), {})
             continue
@@ -140,12 +140,6 @@ async def arewind(saver: BaseCheckpointSaver[Any], config: RunnableConfig, check
         again = {**copy_checkpoint(kept.checkpoint), "id": twin.id, "ts": _now()}
         told = cast(CheckpointMetadata, {**twin.told(kept.metadata), **_run_of(config)})
         await saver.aput(_place(config, twin.ns, parent), cast(Checkpoint, again), told, {})
-
-
-def _point(info: CheckpointInfo) -> Point:
-    root = (info.metadata.get("parents") or {}).get("") if info.ns else None
-    source, step = info.metadata.get("source") or "", info.metadata.get("step")
-    return Point(info.ns, info.checkpoint_id, info.parent_id, root, source=source, step=step)
 
 
 def _place(config: RunnableConfig, ns: str, checkpoint_id: str | None = None) -> RunnableConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from petal.checkpoints.langgraph.dialect import Key, Row, Transaction
@@ -53,17 +54,21 @@ def past_of(rows: Sequence[Row], checkpoint_id: str) -> tuple[list[Key], list[Ke
     and the subgraphs that wait in them, are open in the fork too. Else a subgraph that keeps a state of its own
     and was called there stands as that call began, since LangGraph gives it no input when it resumes.
 
+    What was called at a checkpoint on the way after the way went on belongs to another line: its question was
+    answered there later.
+
     Returns:
         The checkpoints, and those among them whose pending writes are copied.
     """
     known = {row.key: row for row in rows}
     path = _ancestry(known, ("", checkpoint_id))
+    went_on = {before[1]: after[1] for after, before in pairwise(path)}
     last = not any(row.parent == checkpoint_id for row in rows if row.ns == "")
     begun = set(path) if last else set(path[1:])
     opened = set() if last else _as_calls_began(rows, checkpoint_id)
     kept = dict.fromkeys(path)
     for row in rows:
-        if row.ns == "":
+        if row.ns == "" or (row.root in went_on and row.id > went_on[row.root]):
             continue
         call = ("", row.root) if row.root is not None else None
         if row.key in opened or (call in begun if call in known else row.id <= checkpoint_id):
