@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import InvalidUpdateError
 from langgraph.graph import StateGraph
 from langgraph.types import interrupt
 
@@ -479,6 +480,160 @@ def test_a_rewind_to_what_a_rewind_repeated_asks_again(saver: BaseCheckpointSave
             thread.rewind(to=repeated)
 
 
+def heads_of(thread: Thread, turns: int) -> list[str]:
+    """The newest checkpoint after each of some turns."""
+    heads = []
+    for number in range(turns):
+        assert calls(thread, str(number))[-1] == f"call {number}"
+        heads.append(head(thread))
+    return heads
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["within", "twice-within"])
+def test_input_at_an_earlier_checkpoint_finds_subgraphs_as_they_were(
+    saver: BaseCheckpointSaver[Any], nested: bool
+) -> None:
+    """And the branch goes on with them, whichever line was the last one."""
+    with outer(saver, counting(nested=nested)) as agent:
+        thread = agent.thread("t")
+        heads = heads_of(thread, 4)
+        assert calls(thread, "short", checkpoint_id=heads[0])[-1] == "call 1"
+        short = head(thread)
+        assert calls(thread, "other", checkpoint_id=heads[1])[-1] == "call 2"
+        assert calls(thread, "on")[-1] == "call 3"
+        thread.name_branch("other")
+        assert [line.checkpoint_id for line in thread.lines()] == [head(thread), short, heads[3]]
+        assert calls(thread, "long", checkpoint_id=heads[3])[-1] == "call 4"
+        assert calls(thread, "short", checkpoint_id=short)[-1] == "call 2"
+        assert calls(thread, "on", checkpoint_id="other")[-1] == "call 4"
+        assert calls(thread, "first", checkpoint_id=heads[0])[-1] == "call 1"
+        assert calls(thread, "on")[-1] == "call 2"
+
+
+def test_an_update_of_an_earlier_checkpoint_finds_subgraphs_as_they_were(saver: BaseCheckpointSaver[Any]) -> None:
+    with outer(saver, counting()) as agent:
+        thread = agent.thread("t")
+        heads = heads_of(thread, 3)
+        thread.update({"said": ["edited"]}, as_node="last", checkpoint_id=heads[0])
+        assert calls(thread, "on")[-1] == "call 1"
+        thread.update({"said": ["edited"]}, as_node="last", checkpoint_id=heads[2])
+        assert calls(thread, "on")[-1] == "call 3"
+        middle = [state for state in thread.history() if state.next == ("last",)][-1]
+        thread.update({"said": ["edited"]}, checkpoint_id=middle.config["configurable"]["checkpoint_id"])
+        assert new_calls(thread.resume(), "edited") == []
+        assert calls(thread, "on")[-1] == "call 1"
+
+
+def test_a_replay_of_an_earlier_checkpoint_calls_subgraphs_anew(saver: BaseCheckpointSaver[Any]) -> None:
+    with outer(saver, counting()) as agent:
+        thread = agent.thread("t")
+        heads_of(thread, 3)
+        middle = [state for state in thread.history() if state.next == ("counting",)][1]
+        for _ in range(2):
+            replayed = thread.resume(checkpoint_id=middle.config["configurable"]["checkpoint_id"])
+            assert new_calls(replayed, "1")[-1] == "call 1"
+            assert calls(thread, "on")[-1] == "call 2"
+
+
+def asking_twice() -> Any:
+    """A graph that keeps its state, and asks two things in a row in its second step."""
+
+    def ask(state: Any) -> Any:
+        calls = len(state.get("calls", []))
+        answers = "".join(interrupt(f"{part} of call {calls}?") for part in "ab") if state["said"][-1] == "ask" else ""
+        return {"calls": [calls], "said": [f"call {calls}{answers}"]}
+
+    graph = StateGraph(Kept).add_node("before", lambda state: {}).add_node("ask", ask)
+    return graph.add_edge("__start__", "before").add_edge("before", "ask").compile(checkpointer=True)
+
+
+def test_a_question_that_was_given_up_is_answered_where_it_was_asked(saver: BaseCheckpointSaver[Any]) -> None:
+    """The graph that asked it goes on from there, and knows of nothing that came later."""
+    with outer(saver, asking_twice()) as agent:
+        thread = agent.thread("t")
+        assert calls(thread, "0") == ["call 0"]
+        thread.invoke({"said": ["ask"]})
+        asking, (first,) = head(thread), thread.interrupts()
+        thread.invoke({"said": ["other"]}, on_pending="abandon")
+        assert calls(thread, "on")[-1] == "call 2"
+        old = head(thread)
+
+        second = thread.resume("x", first.id, checkpoint_id=asking)["__interrupt__"][0]
+        assert (first.value, second.value) == ("a of call 1?", "b of call 1?")
+        assert new_calls(thread.resume("y", second.id, checkpoint_id=asking), "ask") == ["call 1xy"]
+        assert calls(thread, "on")[-1] == "call 2"
+        assert calls(thread, "on", checkpoint_id=old)[-1] == "call 3"
+        assert calls(thread, "anew", checkpoint_id=asking)[-1] == "call 1"
+
+
+def both(saver: BaseCheckpointSaver[Any]) -> Agent:
+    """An agent that asks itself, beside a graph that keeps a state; one that follows keeps a state too."""
+
+    def ask(state: Log) -> Log:
+        return {"said": [interrupt("Which?")]} if state["said"][-1] == "ask" else {}
+
+    factory = AgentFactory(Log).add(lambda state: {}, node_name="begin")
+    factory.with_condition(lambda state: ["ask", "beside"], {"ask": "ask", "beside": "beside"})
+    factory.add(ask).with_next("after").add(counting(), node_name="beside").with_next("after")
+    return factory.add(counting(nested=True), node_name="after").with_checkpointer(saver).build()
+
+
+def test_graphs_beside_a_question_are_as_they_were_when_it_is_answered_later(saver: BaseCheckpointSaver[Any]) -> None:
+    with both(saver) as agent:
+        thread = agent.thread("t")
+        assert calls(thread, "0")[-1] == "call 0"
+        thread.invoke({"said": ["ask"]})
+        asking = head(thread)
+        thread.invoke({"said": ["other"]}, on_pending="abandon")
+        assert calls(thread, "on")[-1] == "call 2"
+        for answer in "!?":
+            thread.rewind(to=asking, keep_as=f"before {answer}")
+            thread.resume()
+            asking = head(thread)
+            thread.invoke({"said": ["other"]}, on_pending="abandon")
+            assert new_calls(thread.resume(answer, checkpoint_id=asking), answer)[-1] == "call 1"
+            assert calls(thread, "on")[-1] == "call 2"
+
+
+@FORKING
+def test_a_fork_leaves_an_answer_of_another_line_behind(saver: BaseCheckpointSaver[Any]) -> None:
+    with outer(saver, counting(asks=True)) as agent:
+        thread = agent.thread("t")
+        thread.invoke({"said": ["ask"]})
+        asking = head(thread)
+        thread.invoke({"said": ["other"]}, on_pending="abandon")
+        begun = next(state for state in thread.history() if state.next == ("__start__",))
+        assert new_calls(thread.resume("!", checkpoint_id=asking), "ask") == ["call 0!"]
+        fork = thread.fork(begun.config["configurable"]["checkpoint_id"], to="fork")
+        assert new_calls(fork.resume(), "other") == ["call 0"]
+
+
+def test_nothing_is_repeated_where_no_graph_within_needs_it(
+    saver: BaseCheckpointSaver[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything looked up in threads of agents that have no such graph."""
+    with outer(saver, counting()) as agent:
+        thread = agent.thread("t")
+        heads = heads_of(thread, 2)
+        thread.invoke({"said": ["on"]}, checkpoint_id=heads[-1])
+        thread.update({"said": ["edited"]}, as_node="last", checkpoint_id=head(thread))
+        assert not any(TWIN_OF in (state.metadata or {}) for state in thread.history())
+        bare = agent.thread("bare")
+        bare.update({"said": ["set"]}, as_node="last")
+        first = head(bare)
+        bare.update({"said": ["set"]}, as_node="last")
+        bare.update({"said": ["edited"]}, as_node="last", checkpoint_id=first)
+        assert len(bare.history()) == 3
+    monkeypatch.delattr("petal.core.branching.aoutlines")
+    with outer(saver, counting(keeps=False)) as agent:
+        thread = agent.thread("u")
+        calls(thread, "0")
+        first = head(thread)
+        calls(thread, "1")
+        assert calls(thread, "2", checkpoint_id=first)[-1] == "call 0"
+        assert len(thread.lines()) == 2
+
+
 def test_values_that_are_rebuilt_from_writes_are_the_same_after_a_rewind(saver: BaseCheckpointSaver[Any]) -> None:
     with echoing(saver, Deltas) as agent:
         thread = agent.thread("t")
@@ -518,6 +673,20 @@ def test_a_rewind_is_done_whole_or_not_at_all(petal: PetalSaver, monkeypatch: py
         assert calls(thread, "on")[-1] == "call 3"
         assert petal.verify("t") == []
         assert petal.threads()[0].checkpoints == len(petal.checkpoints("t", 100, ns=None))
+
+
+def test_an_update_that_fails_changes_nothing(petal: PetalSaver) -> None:
+    with outer(petal, counting()) as agent:
+        thread = agent.thread("t")
+        heads = heads_of(thread, 3)
+        before = petal.checkpoints("t", 100, ns=None)
+        with pytest.raises(InvalidUpdateError):
+            thread.update({"said": ["edited"]}, as_node="nobody", checkpoint_id=heads[0])
+        assert petal.checkpoints("t", 100, ns=None) == before
+        with pytest.raises(InvalidUpdateError):
+            thread.update({"said": ["edited"]}, as_node="nobody")
+        assert petal.verify() == []
+        assert calls(thread, "on")[-1] == "call 3"
 
 
 def test_who_lost_the_thread_cannot_rewind_it(petal: PetalSaver) -> None:

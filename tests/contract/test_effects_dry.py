@@ -65,6 +65,32 @@ def test_a_replay_finds_what_was_done(storage: CheckpointerConfig, acts: list[st
         assert [call.result for call in replayed] == [f"dice {n}" for n in (1, 2, 3, 4, 5, 6)]
 
 
+def test_graphs_that_keep_a_state_find_what_they_did(storage: CheckpointerConfig, acts: list[str]) -> None:
+    """A replay is answered dry; an answer to a question that was given up finds what was done before it was asked."""
+
+    def throw(state: Log) -> Log:
+        return {
+            "entries": [petal.step("throw", _throw), *([interrupt("ok?")] if state["entries"][-1] == "ask" else [])]
+        }
+
+    def _throw() -> str:
+        acts.append("thrown")
+        return f"dice {len(acts)}"
+
+    keeping = StateGraph(Log).add_node("throw", throw).add_edge(START, "throw").compile(checkpointer=True)
+    with AgentFactory(Log).add(keeping, node_name="keeping").with_checkpointer(storage).build() as agent:
+        thread = agent.thread("t")
+        assert thread.invoke({"entries": ["a"]})["entries"][-1] == "dice 1"
+        assert thread.invoke({"entries": ["b"]})["entries"][-1] == "dice 2"
+        replayed = thread.invoke(None, checkpoint_id=before(thread, "keeping"), replay="dry")
+        assert replayed["entries"][-1] == "dice 2"
+        thread.invoke({"entries": ["ask"]})
+        asking = before(thread, "keeping")
+        assert thread.invoke({"entries": ["c"]}, on_pending="abandon")["entries"][-1] == "dice 4"
+        assert thread.resume("yes", checkpoint_id=asking)["entries"][-2:] == ["dice 3", "yes"]
+        assert len(acts) == 4
+
+
 def test_a_fork_finds_what_was_done_on_its_source(storage: CheckpointerConfig, acts: list[str]) -> None:
     with built(storage, acts) as agent:
         thread = agent.thread("t")

@@ -158,6 +158,35 @@ async def test_a_later_run_stops_the_one_that_runs_and_goes_next(storage: Checkp
         assert (await patient)["log"] == [*kept, 3, "through", "last", 2, "through", "last"]
 
 
+async def test_a_branch_that_is_rolled_back_leaves_nothing(storage: CheckpointerConfig) -> None:
+    """Not even what it repeated for graphs within to begin where they were."""
+    gate = Gate()
+    gate.opened.set()
+    keeping = StateGraph(Log).add_node(last).add_edge(START, "last").compile(checkpointer=True)
+    async with AgentFactory(Log).add(gate, "gate").add(keeping, "keeping").with_checkpointer(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({"log": [1]})
+        early = (await thread.astate()).config["configurable"]["checkpoint_id"]
+        log = (await thread.ainvoke({"log": [2]}))["log"]
+        saver = agent.checkpointer
+        assert isinstance(saver, PetalSaver)
+        before = await saver.acheckpoints("t", ns=None)
+
+        gate.opened.clear()
+        gate.reached.clear()
+        first = asyncio.create_task(thread.ainvoke({"log": [3]}, checkpoint_id=early))
+        await gate.reached.wait()
+        assert len(await saver.acheckpoints("t", ns=None)) > len(before)
+        urgent = asyncio.create_task(thread.ainvoke({"log": [4]}, on_conflict="rollback"))
+        await until(lambda: saver.leases._mine[_holder(saver)].wish)
+        gate.opened.set()
+        with pytest.raises(RunStoppedError):
+            await first
+        assert (await urgent)["log"][: len(log) + 1] == [*log, 4]
+        assert (await saver.acheckpoints("t", ns=None))[-len(before) :] == before
+        assert len(await thread.alines()) == 1
+
+
 def _holder(saver: PetalSaver) -> str:
     found: list[LeaseRow] = saver._engine.read(lambda reader: reader.leases("t"))
     return found[0].owner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast, runtime_checkable
@@ -31,7 +31,9 @@ from petal.errors import CheckpointNotFoundError
 class Rewinding(Protocol):
     """A saver that rewinds in one transaction."""
 
-    async def arewind_thread(self, config: RunnableConfig, checkpoint_id: str) -> None:
+    async def arewind_thread(
+        self, config: RunnableConfig, checkpoint_id: str, only: Collection[str] | None = None
+    ) -> None:
         """Repeat a checkpoint as the newest one."""
         ...
 
@@ -62,7 +64,7 @@ class Twin:
         return kept
 
 
-def twins(points: Sequence[Point], checkpoint_id: str) -> list[Twin]:
+def twins(points: Sequence[Point], checkpoint_id: str, only: Collection[str] | None = None) -> list[Twin]:
     """What a rewind makes: of each subgraph that keeps a state of its own, then of the thread itself.
 
     LangGraph takes the newest checkpoint of such a subgraph wherever its thread stands, or the newest one before the
@@ -71,14 +73,27 @@ def twins(points: Sequence[Point], checkpoint_id: str) -> list[Twin]:
     Args:
         points: All checkpoints of the thread.
         checkpoint_id: The one to go back to.
+        only: Namespaces of subgraphs: these alone, as far as they came at the checkpoint, and not those that stand
+            there anyway.
     """
-    reached = states_at(points, checkpoint_id)
-    kept = sorted({point.ns for point in points if point.ns and ":" not in point.ns})
-    ids = {ns: str(uuid6()) for ns in (*kept, "")}
-    return [Twin(ns, reached.get(ns) if ns else checkpoint_id, id, ids) for ns, id in ids.items()]
+    reached = states_at(points, checkpoint_id, as_far=None if only is None else True)
+    newest = {point.ns: point.id for point in sorted(points, key=lambda point: point.id)}
+    kept = sorted(ns for ns in newest if ns and ":" not in ns)
+    if only is not None:
+        kept = [ns for ns in kept if ns in only and newest[ns] != reached.get(ns)]
+    ids = {ns: str(uuid6()) for ns in kept}
+    parents = {**ids, "": str(uuid6()) if only is None else checkpoint_id}
+    made = [Twin(ns, reached.get(ns), id, parents) for ns, id in ids.items()]
+    return made if only is not None else [*made, Twin("", checkpoint_id, parents[""], parents)]
 
 
-def rewind_thread(change: Transaction, rows: Rows, config: RunnableConfig, checkpoint_id: str) -> None:
+def rewind_thread(
+    change: Transaction,
+    rows: Rows,
+    config: RunnableConfig,
+    checkpoint_id: str,
+    only: Collection[str] | None = None,
+) -> None:
     """Repeat a checkpoint as the newest one of its thread. No value is read or written.
 
     Args:
@@ -86,6 +101,7 @@ def rewind_thread(change: Transaction, rows: Rows, config: RunnableConfig, check
         rows: Opens and makes rows.
         config: Names the thread, and the run that does it.
         checkpoint_id: The checkpoint, of the root namespace.
+        only: Repeat only what the subgraphs of these namespaces had reached there; the thread stays where it is.
 
     Raises:
         CheckpointNotFoundError: If there is no such checkpoint.
@@ -94,7 +110,7 @@ def rewind_thread(change: Transaction, rows: Rows, config: RunnableConfig, check
     found = {(row.ns, row.id): row for row in checkpoints_of(change, thread_id)}
     if ("", checkpoint_id) not in found:
         raise CheckpointNotFoundError(thread_id, checkpoint_id)
-    for twin in twins(points_of(found, rows), checkpoint_id):
+    for twin in twins(points_of(found, rows), checkpoint_id, only):
         if twin.source is None:
             place = Namespace(thread_id, twin.ns)
             made = rows.saved(place, _place(config, twin.ns), *_nothing(twin), {}, NO_PARENT, {})
@@ -108,7 +124,12 @@ def rewind_thread(change: Transaction, rows: Rows, config: RunnableConfig, check
         change.save(rows.sealed([save])[0])
 
 
-async def arewind(saver: BaseCheckpointSaver[Any], config: RunnableConfig, checkpoint_id: str) -> None:
+async def arewind(
+    saver: BaseCheckpointSaver[Any],
+    config: RunnableConfig,
+    checkpoint_id: str,
+    only: Collection[str] | None = None,
+) -> None:
     """Repeat a checkpoint as the newest one of its thread, with what its subgraphs had reached.
 
     Petal's savers do it in one transaction. Others save one checkpoint after another, the thread's own last: after a
@@ -118,19 +139,20 @@ async def arewind(saver: BaseCheckpointSaver[Any], config: RunnableConfig, check
         saver: The saver.
         config: Names the thread, and the run that does it.
         checkpoint_id: The checkpoint, of the root namespace.
+        only: Repeat only what the subgraphs of these namespaces had reached there; the thread stays where it is.
 
     Raises:
         CheckpointNotFoundError: If there is no such checkpoint.
     """
     if isinstance(saver, Rewinding):
-        await saver.arewind_thread(config, checkpoint_id)
+        await saver.arewind_thread(config, checkpoint_id, only)
         return
     thread_id = str(config["configurable"]["thread_id"])
     outlines = await aoutlines(saver, thread_id, ns=None)
     if not any(info.checkpoint_id == checkpoint_id and not info.ns for info in outlines):
         raise CheckpointNotFoundError(thread_id, checkpoint_id)
     points = [Point.of(info.ns, info.checkpoint_id, info.parent_id, info.metadata) for info in outlines]
-    for twin in twins(points, checkpoint_id):
+    for twin in twins(points, checkpoint_id, only):
         if twin.source is None:
             await saver.aput(_place(config, twin.ns), *_nothing(twin), {})
             continue

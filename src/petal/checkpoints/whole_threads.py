@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -91,7 +91,7 @@ class WholeThreads:
         """As `fork_thread`."""
         await self._engine.later(partial(self.fork_thread, source_thread_id, checkpoint_id, target_thread_id))
 
-    def rewind_thread(self, config: RunnableConfig, checkpoint_id: str) -> None:
+    def rewind_thread(self, config: RunnableConfig, checkpoint_id: str, only: Collection[str] | None = None) -> None:
         """Makes an earlier checkpoint the newest of its thread, by repeating it, with what its subgraphs had reached.
 
         What came after it stays where it is.
@@ -99,17 +99,21 @@ class WholeThreads:
         Args:
             config: Names the thread; of a run that has it, also that run.
             checkpoint_id: A checkpoint of its root namespace.
+            only: Repeat only what the subgraphs of these namespaces had reached there; the thread stays where it is.
 
         Raises:
             CheckpointNotFoundError: If there is no such checkpoint.
             CheckpointConflictError: If the run no longer has the thread.
         """
+        work = partial(rewind_thread, rows=self._rows, config=config, checkpoint_id=checkpoint_id, only=only)
         with conflicts(config):
-            self._change(partial(rewind_thread, rows=self._rows, config=config, checkpoint_id=checkpoint_id))
+            self._change(work)
 
-    async def arewind_thread(self, config: RunnableConfig, checkpoint_id: str) -> None:
+    async def arewind_thread(
+        self, config: RunnableConfig, checkpoint_id: str, only: Collection[str] | None = None
+    ) -> None:
         """As `rewind_thread`."""
-        await self._engine.later(partial(self.rewind_thread, config, checkpoint_id))
+        await self._engine.later(partial(self.rewind_thread, config, checkpoint_id, only))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Deletes what threads no longer need to go on; unknown threads are no error.

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, get_checkpoint_id
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StreamMode
 
 from petal.checkpoints.leases import Lease
 from petal.checkpoints.saver import PetalSaver
+from petal.core.branching import begun_at, keeps_states
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
 from petal.core.continuity import ThreadCheck, check_going_on, check_thread, heads
@@ -28,7 +30,7 @@ from petal.core.recovery import ATTEMPTS, Attempt, IncompleteRun, Recovery, inco
 from petal.core.steps.llm import INPUT
 from petal.core.steps.prompts import keys_of
 from petal.core.thread import Thread
-from petal.core.turns import turn
+from petal.core.turns import before_run, turn
 from petal.errors import (
     AgentConfigurationError,
     CheckpointerRequiredError,
@@ -394,7 +396,13 @@ class Agent:
         """Has a config's thread to itself, as a run does, to change it; gives the config to do it with."""
         assert self.checkpointer is not None, "an agent without one has no threads"
         async with turn(self.checkpointer, config, "wait", self._options.conflict_timeout) as has:
-            yield has.config
+            begun = await self._begun(has.config)
+            try:
+                yield begun
+            except Exception:
+                if begun is not has.config and isinstance(self.checkpointer, PetalSaver):
+                    await self.checkpointer.adelete_for_runs([before_run(has.lease.run_id)])
+                raise
 
     @asynccontextmanager
     async def _turn(
@@ -425,6 +433,7 @@ class Agent:
             if isinstance(given, Answer) and given.is_none and (left := await left_input(self.checkpointer, lease)):
                 return left[0]
             raise
+        run["config"] = await self._begun(run["config"], given)
         if run["durability"] != "sync" and given is not None and not isinstance(given, Command):
             await keep_input(self.checkpointer, lease, run["config"], given)
         return given
@@ -437,6 +446,18 @@ class Agent:
     def _require_checkpointer(self) -> None:
         if self.checkpointer is None:
             raise CheckpointerRequiredError
+
+    async def _begun(self, config: RunnableConfig, input: Any = None) -> RunnableConfig:
+        """A config with which graphs within begin where they were at the checkpoint that it names."""
+        if not self._keeps_states or get_checkpoint_id(config) is None:
+            return config
+        assert self.checkpointer is not None, "an agent without one has no checkpoints"
+        await self._saver.aget_tuple(config)  # what cannot be read is said before anything is changed
+        return await begun_at(self.checkpointer, config, input)
+
+    @cached_property
+    def _keeps_states(self) -> bool:
+        return keeps_states(self.graph)
 
     @property
     def _saver(self) -> BaseCheckpointSaver[Any]:

@@ -1,4 +1,7 @@
-"""The saver of an agent's graph: it notes the agent's version, and migrates older state when it is loaded."""
+"""The saver of an agent's graph: it notes the agent's version, and migrates older state when it is loaded.
+
+It also gives graphs within the state from which a run that answers at an earlier checkpoint goes on.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,10 @@ WRITTEN = "__petal_version__"
 """Channel of notes: which version wrote what a task left, where that is not the checkpoint's."""
 LOADED = "__petal_loaded"
 """In `configurable`: which checkpoint was migrated when the run loaded it, and the new versions of its channels."""
+
+STATES = "__petal_states"
+"""In `configurable` of a run that answers at an earlier checkpoint: which states the graphs within that ask go on from,
+and the id that is older than all that the run saves."""
 
 
 def _as_it_is(act: str) -> Callable[..., Any]:
@@ -65,6 +72,8 @@ class VersionedSaver(BaseCheckpointSaver[Any]):
             kept = self._lenient.get_tuple(config)
             if not self._is_older(kept):
                 raise
+        if kept and (meant := _meant(config, kept)):
+            return self.get_tuple(meant)
         return kept and self._migrated(kept)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -75,6 +84,8 @@ class VersionedSaver(BaseCheckpointSaver[Any]):
             kept = await self._lenient.aget_tuple(config)
             if not self._is_older(kept):
                 raise
+        if kept and (meant := _meant(config, kept)):
+            return await self.aget_tuple(meant)
         return kept and self._migrated(kept)
 
     def list(
@@ -276,6 +287,16 @@ class VersionedSaver(BaseCheckpointSaver[Any]):
 
 def _ns(config: RunnableConfig) -> str:
     return config["configurable"].get("checkpoint_ns") or ""
+
+
+def _meant(config: RunnableConfig, newest: CheckpointTuple) -> RunnableConfig | None:
+    """What names the state that a graph within goes on from; None if that is its newest one."""
+    place = config["configurable"]
+    meant = place.get(STATES)
+    if meant is None or get_checkpoint_id(config) is not None or newest.checkpoint["id"] > meant["since"]:
+        return None
+    id = meant["at"].get(place.get("checkpoint_ns"))
+    return None if id is None else {**config, "configurable": {**place, "checkpoint_id": id}}
 
 
 def _with(config: RunnableConfig, loaded: Mapping[str, Any]) -> RunnableConfig:
