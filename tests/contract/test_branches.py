@@ -731,6 +731,39 @@ def test_named_heads_outlive_every_rule(petal: PetalSaver) -> None:
         assert thread.prune(max_idle=1e-6).threads[0].whole  # type: ignore[union-attr]
 
 
+def test_a_name_that_a_rewind_gave_keeps_no_idle_thread(petal: PetalSaver) -> None:
+    """It holds against all other rules; one that somebody gave holds against all, be it by `keep_as` or anew."""
+    with echoing(petal) as agent:
+
+        def rewound(name: str, keep_as: str | None = None) -> Thread:
+            thread = agent.thread(name)
+            for word in ("one", "two"):
+                thread.invoke({"said": [word]})
+            thread.rewind(keep_as=keep_as)
+            return thread
+
+        by_itself, named, again = (rewound(name) for name in ("by itself", "named", "again"))
+        chosen = rewound("chosen", "before-rewind-1")
+        named.name_branch("pin", at="before-rewind-1")
+        again.name_branch("before-rewind-1", at="before-rewind-1")
+        fork = by_itself.fork("before-rewind-1", to="fork")
+        for thread in (by_itself, fork):
+            for rules in ({"keep_last": 1}, {"max_age": 1e-6}, {"max_bytes": 1}):
+                thread.prune(**rules)
+                assert said(thread, "before-rewind-1") == ALL[:4]
+        for thread in (chosen, named, again):
+            thread.prune(max_idle=1e-6)
+            assert said(thread, "before-rewind-1") == ALL[:4]
+        for thread in (by_itself, fork):
+            assert thread.prune(max_idle=1e-6).threads[0].whole  # type: ignore[union-attr]
+        named.drop_branch("pin")
+        again.drop_branch("before-rewind-1")
+        again.name_branch("before-rewind-1")
+        named.prune(max_idle=1e-6)
+        again.prune(max_idle=1e-6)
+        assert sorted(info.thread_id for info in petal.threads()) == ["again", "chosen"]
+
+
 def test_a_name_that_cannot_be_read_keeps_the_thread(petal: PetalSaver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prune leaves what it cannot judge."""
     with echoing(petal) as agent:

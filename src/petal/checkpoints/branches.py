@@ -80,10 +80,21 @@ async def acheckpoint_of(saver: BaseCheckpointSaver[Any], thread_id: str, place:
     raise BranchNotFoundError(thread_id, place, tuple(names))
 
 
+def is_given(note: Note) -> bool:
+    """Whether somebody gave a name, rather than a rewind by itself."""
+    return bool(note.value.get("given", True))
+
+
 async def aname(
-    saver: BaseCheckpointSaver[Any], config: RunnableConfig, name: str, checkpoint_id: str, why: Why = "named"
+    saver: BaseCheckpointSaver[Any],
+    config: RunnableConfig,
+    name: str,
+    checkpoint_id: str,
+    why: Why = "named",
+    *,
+    given: bool = True,
 ) -> None:
-    """Give a checkpoint a name; the same name again for it changes nothing.
+    """Give a checkpoint a name; the same name again for it changes nothing, unless only now somebody gives it.
 
     Args:
         saver: The saver of the thread.
@@ -91,6 +102,7 @@ async def aname(
         name: The name.
         checkpoint_id: A checkpoint of the root namespace.
         why: What gives it.
+        given: Whether somebody chose it, so that it also holds an idle thread.
 
     Raises:
         BranchNameError: If it can be no name.
@@ -101,13 +113,13 @@ async def aname(
     if (problem := _problem(name)) is not None:
         raise BranchNameError(name, problem)
     known = (await anames(saver, thread_id)).get(name)
-    if known is not None and known.checkpoint_id == checkpoint_id:
-        return
-    if known is not None:
+    if known is not None and known.checkpoint_id != checkpoint_id:
         raise BranchExistsError(thread_id, name, known.checkpoint_id)
+    if known is not None and (is_given(known) or not given):
+        return
     if await saver.aget_tuple(_config(thread_id, checkpoint_id)) is None:
         raise CheckpointNotFoundError(thread_id, checkpoint_id)
-    await _note(saver, config, checkpoint_id, name, why)
+    await _note(saver, config, checkpoint_id, name, why, given=given)
 
 
 async def adrop(saver: BaseCheckpointSaver[Any], thread_id: str, name: str) -> None:
@@ -119,7 +131,8 @@ async def adrop(saver: BaseCheckpointSaver[Any], thread_id: str, name: str) -> N
     names = await anames(saver, thread_id)
     if (note := names.get(name)) is None:
         raise BranchNotFoundError(thread_id, name, tuple(names))
-    await _note(saver, _config(thread_id), note.checkpoint_id, name, note.value["why"], dropped=True)
+    why, given = note.value["why"], is_given(note)
+    await _note(saver, _config(thread_id), note.checkpoint_id, name, why, given=given, dropped=True)
 
 
 async def anext_name(saver: BaseCheckpointSaver[Any], thread_id: str) -> str:
@@ -134,7 +147,7 @@ async def acarry(saver: BaseCheckpointSaver[Any], source: str, target: str, chec
     there = await anames(saver, target)
     for name, note in (await anames(saver, source)).items():
         if note.checkpoint_id == checkpoint_id and name not in there:
-            await _note(saver, _config(target), checkpoint_id, name, note.value["why"])
+            await _note(saver, _config(target), checkpoint_id, name, note.value["why"], given=is_given(note))
 
 
 def _config(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
@@ -149,9 +162,11 @@ async def _note(
     name: str,
     why: Why,
     *,
+    given: bool,
     dropped: bool = False,
 ) -> None:
-    value = {"name": name, "time": datetime.now(UTC).isoformat(), "why": why, "dropped": dropped}
+    time = datetime.now(UTC).isoformat()
+    value = {"name": name, "time": time, "why": why, "given": given, "dropped": dropped}
     there = {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": checkpoint_id}
     await aput_note(saver, {"configurable": there}, BRANCH, value, str(uuid6()))
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
-from petal.checkpoints.branches import names_in
+from petal.checkpoints.branches import is_given, names_in
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.lineage import outdated, past_of
@@ -143,11 +143,14 @@ def points_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> list[Point]:
     return [Point.of(row.ns, row.id, row.parent_id, rows.metadata(row)) for row in found.values()]
 
 
-def named_heads(reader: Reader, rows: Rows, thread_id: str) -> set[str]:
-    """The root checkpoints of a thread that branches have their names on."""
+def named_heads(reader: Reader, rows: Rows, thread_id: str) -> dict[str, bool]:
+    """The root checkpoints of a thread that have names, and whether somebody gave one, rather than a rewind."""
     noted = [(row, key_of(row.task_id) or "") for row in reader.notes(thread_id, BRANCH)]
     found = [Note(row.thread_id, row.ns, row.checkpoint_id, key, rows.write(row)[2]) for row, key in noted]
-    return {note.checkpoint_id for note in names_in(found).values()}
+    heads: dict[str, bool] = {}
+    for note in names_in(found).values():
+        heads[note.checkpoint_id] = heads.get(note.checkpoint_id, False) or is_given(note)
+    return heads
 
 
 def headers_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> Callable[[Key], Header]:

@@ -204,9 +204,14 @@ def _judged(
         return moment
 
     points = [replace(point, made=made(point.key)) for point in points_of(found, rows)]
-    asking, named = _asking(reader, thread_id, leaves(points)), named_heads(reader, rows, thread_id)
+    asking, names = _asking(reader, thread_id, leaves(points)), named_heads(reader, rows, thread_id)
+
+    def judged(point: Point) -> Point:
+        given = None if point.ns else names.get(point.id)
+        return replace(point, asks=point.key in asking, named=given is not None, given=bool(given))
+
     doomed = outdated(
-        [replace(point, asks=point.key in asking, named=not point.ns and point.id in named) for point in points],
+        [judged(point) for point in points],
         policy,
         now,
         rebuilt_from=lambda key: rebuilt_from([key], known, header),

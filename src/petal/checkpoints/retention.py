@@ -62,6 +62,8 @@ class Point:
     """Whether an answer is awaited in it, and nothing follows it."""
     named: bool = False
     """Whether a branch has its name here."""
+    given: bool = False
+    """Whether somebody gave it such a name, rather than a rewind by itself."""
     source: str = ""
     step: int | None = None
     twin: bool = False
@@ -108,7 +110,7 @@ def outdated(
     """
     lines = _Lines(points)
     held = [point for point in points if lines.is_head(point) or _is_held(point, policy)]
-    if policy.max_idle is not None and not any(_is_held(point, policy) for point in points):
+    if policy.max_idle is not None and not any(_is_held_idle(point, policy) for point in points):
         idle = [_is_older(point.made, policy.max_idle, now) for point in points]
         if all(idle):
             return set(lines.known)
@@ -265,7 +267,12 @@ def _called(point: Point) -> tuple[str, str]:
 
 
 def _is_held(point: Point, policy: Retention) -> bool:
-    return point.asks or point.named or point.id in policy.keep
+    return point.named or _is_held_idle(point, policy)
+
+
+def _is_held_idle(point: Point, policy: Retention) -> bool:
+    """Whether it also keeps a whole thread in which nothing happens any more."""
+    return point.asks or point.given or point.id in policy.keep
 
 
 def _allowed(points: Iterable[Point], policy: Retention, now: datetime) -> set[Key]:

@@ -305,7 +305,8 @@ class Thread:
         Args:
             turns: How many inputs to take back.
             to: The checkpoint or the branch to go back to, instead of counting turns.
-            keep_as: The name of the old head; default: `before-rewind-1`, and so on.
+            keep_as: The name of the old head; default: `before-rewind-1`, and so on, which `max_idle` of a retention
+                policy does not mind.
 
         Returns:
             The new latest state.
@@ -325,7 +326,7 @@ class Thread:
             if target not in tree.known:
                 raise CheckpointNotFoundError(self.thread_id, target)
             name = keep_as if keep_as is not None else await anext_name(self._saver, self.thread_id)
-            await aname(self._saver, config, name, tree.head, "rewind")
+            await aname(self._saver, config, name, tree.head, "rewind", given=keep_as is not None)
             await arewind(self._saver, config, target)
             return await self.astate()
 
