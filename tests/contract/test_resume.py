@@ -11,6 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Interrupt, Send, interrupt
 from pydantic import TypeAdapter, ValidationError
 
+from petal.checkpoints import PetalSaver
 from petal.core.agent import Agent, Thread
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -229,7 +230,10 @@ async def test_without_a_value_no_thread_is_made(storage: CheckpointerConfig) ->
             await agent.thread("t").aresume("yes", checkpoint_id="1ef")
 
 
-@pytest.mark.parametrize("kind", ["step", "subgraph", "called twice", "after a join", "sent"])
+KINDS = ["step", "subgraph", "subgraph that keeps a state", "called twice", "after a join", "sent"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_an_answer_stands_when_its_step_fails(storage: CheckpointerConfig, kind: str) -> None:
     """The question is closed: a second answer would go to the next one. Without a value the run goes on."""
     outage = Outage()
@@ -280,6 +284,42 @@ async def test_a_copy_of_a_failed_thread_has_failed_too(storage: CheckpointerCon
         assert (await agent.thread("fork").aresume())["entries"] == ["begin", "A"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_fork_of_a_failed_head_that_was_left_has_failed_too(storage: CheckpointerConfig, kind: str) -> None:
+    """Unless it asked again since."""
+    outage = Outage()
+
+    def step(state: Log) -> Log:
+        first = interrupt("one?")
+        outage.strike()
+        return {"entries": [f"{first} {interrupt('two?')}"]}
+
+    async with of_graph(storage, around(step, kind)) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({"entries": ["begin"]})
+        await thread.ainvoke({"entries": ["begin"]}, on_pending="abandon")
+        with pytest.raises(ConnectionError, match="down"):
+            await thread.aresume("A")
+        await thread.arewind(keep_as="failed")
+        fork = await thread.afork("failed", to="fork")
+        assert await status_of(fork) == "failed"
+        outage.over = True
+        await fork.aresume()
+        assert list(await opened(fork)) == ["two?"]
+        await fork.arewind(keep_as="asks")
+        again = await fork.afork("asks", to="again")
+        assert await status_of(again) == "waiting"
+        await again.aresume("B")
+        assert "A B" in await entries(again)
+
+
+async def status_of(thread: Thread) -> str | None:
+    """As the index of threads tells it."""
+    saver = thread.agent.checkpointer
+    assert isinstance(saver, PetalSaver)
+    return next(info.status for info in await saver.athreads() if info.thread_id == thread.thread_id)
+
+
 def around(step: Any, kind: str) -> StateGraph[Any, Any, Any, Any]:
     """A graph that runs the step in one of the ways in which a step can be run."""
     inner = StateGraph(Log).add_node("inner", step).add_edge(START, "inner").compile()
@@ -290,6 +330,9 @@ def around(step: Any, kind: str) -> StateGraph[Any, Any, Any, Any]:
             builder.add_node("work", step).add_edge(START, "work")
         case "subgraph":
             builder.add_node("work", inner).add_edge(START, "work")
+        case "subgraph that keeps a state":
+            keeping = StateGraph(Log).add_node("inner", step).add_edge(START, "inner").compile(checkpointer=True)
+            builder.add_node("work", keeping).add_edge(START, "work")
         case "called twice":
 
             def work(state: Log) -> Log:

@@ -36,14 +36,23 @@ def copy_thread(change: Transaction, rows: Rows, source: str, target: str) -> No
     _copy(change, rows, source, target, None, None)
 
 
-def fork_thread(change: Transaction, rows: Rows, source: str, checkpoint_id: str, target: str) -> None:
-    """Copy a checkpoint of the root namespace with what led to it."""
+def fork_thread(change: Transaction, rows: Rows, source: str, checkpoint_id: str, target: str, *, failed: bool) -> None:
+    """Copy a checkpoint of the root namespace with what led to it.
+
+    Args:
+        change: What it is all done in.
+        rows: Opens and makes rows.
+        source: The thread.
+        checkpoint_id: The checkpoint.
+        target: The new thread.
+        failed: Whether a step failed there, though its writes may look like an open question.
+    """
     _require(change, source, target)
     known = [lineage_of(row, rows) for row in checkpoints_of(change, source)]
     if ("", checkpoint_id) not in {row.key for row in known}:
         raise CheckpointNotFoundError(source, checkpoint_id)
     kept, written = past_of(known, checkpoint_id)
-    _copy(change, rows, source, target, set(kept), set(written))
+    _copy(change, rows, source, target, set(kept), set(written), {checkpoint_id} if failed else set())
 
 
 def keep_latest(change: Transaction, rows: Rows, thread_ids: Sequence[str]) -> None:
@@ -180,9 +189,15 @@ def _copy(
     target: str,
     kept: Collection[Key] | None,
     written: Collection[Key] | None,
+    failed: Collection[str] = (),
 ) -> None:
-    """Copy checkpoints with the values they need, oldest first; None stands for all."""
-    failed = {info.checkpoint_id for info in change.threads(ThreadQuery(1, status="failed", thread_id=source))}
+    """Copy checkpoints with the values they need, oldest first; None stands for all.
+
+    Where a step failed after it had asked, the writes don't say what came last; for the head the index does.
+    """
+    failed = {*failed} | {
+        info.checkpoint_id for info in change.threads(ThreadQuery(1, status="failed", thread_id=source))
+    }
     for ns in change.namespaces(source):
         found = [
             row for row in checkpoints_of(change, source) if row.ns == ns and (kept is None or (row.ns, row.id) in kept)
@@ -195,7 +210,6 @@ def _copy(
             copied = written is None or (row.ns, row.id) in written
             writes = change.writes(source, ns, [row.id]) if copied else []
             header = rows.header(row)
-            # Where a step failed after it had asked, the writes don't say what came last, but the index does.
             status = None if ns else "failed" if copied and row.id in failed else rows.status(header, writes)
             save = Save(_labelled(row, change), writes=list(writes), status=status, now=time_of(header))
             change.save(rows.moved(save, target))

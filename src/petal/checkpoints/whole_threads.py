@@ -67,7 +67,9 @@ class WholeThreads:
         """As `copy_thread`."""
         await self._engine.later(partial(self.copy_thread, source_thread_id, target_thread_id))
 
-    def fork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
+    def fork_thread(
+        self, source_thread_id: str, checkpoint_id: str, target_thread_id: str, *, failed: bool = False
+    ) -> None:
         """Makes a thread that has the past of one checkpoint, and that checkpoint as its newest.
 
         Open questions of the checkpoint come along if nothing follows it; else it goes on from there as if the later
@@ -77,19 +79,29 @@ class WholeThreads:
             source_thread_id: The thread to fork.
             checkpoint_id: A checkpoint of its root namespace.
             target_thread_id: The thread to make.
+            failed: Whether a step raised there after its question had been answered. That is told from the saved
+                writes and the graph only, so the status of the new thread is `waiting` unless it is said.
 
         Raises:
             CheckpointNotFoundError: If the source or the checkpoint is unknown.
             CheckpointerError: If the target already has checkpoints.
         """
-        source, target = str(source_thread_id), str(target_thread_id)
-        self._change(
-            partial(lineage.fork_thread, rows=self._rows, source=source, checkpoint_id=checkpoint_id, target=target)
+        work = partial(
+            lineage.fork_thread,
+            rows=self._rows,
+            source=str(source_thread_id),
+            checkpoint_id=checkpoint_id,
+            target=str(target_thread_id),
+            failed=failed,
         )
+        self._change(work)
 
-    async def afork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
+    async def afork_thread(
+        self, source_thread_id: str, checkpoint_id: str, target_thread_id: str, *, failed: bool = False
+    ) -> None:
         """As `fork_thread`."""
-        await self._engine.later(partial(self.fork_thread, source_thread_id, checkpoint_id, target_thread_id))
+        fork = partial(self.fork_thread, source_thread_id, checkpoint_id, target_thread_id, failed=failed)
+        await self._engine.later(fork)
 
     def rewind_thread(self, config: RunnableConfig, checkpoint_id: str, only: Collection[str] | None = None) -> None:
         """Makes an earlier checkpoint the newest of its thread, by repeating it, with what its subgraphs had reached.

@@ -17,6 +17,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt
 from pydantic import ValidationError
 
+from petal.checkpoints.leniency import lenient
+from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import redacted
 from petal.errors import (
     CheckpointNotFoundError,
@@ -129,6 +131,16 @@ async def open_questions(
     return [] if kept is None else await _open(saver, kept)
 
 
+async def has_failed(saver: PetalSaver, thread_id: str, checkpoint_id: str) -> bool:
+    """Whether a step has raised at a checkpoint and no question is open there.
+
+    What cannot be made of values is passed over.
+    """
+    saver = lenient(saver)
+    kept = await saver.aget_tuple(_config(thread_id, "", checkpoint_id))
+    return kept is not None and bool(failures(kept)) and not await _open(saver, kept)
+
+
 def failures(kept: CheckpointTuple) -> list[Any]:
     """What tasks of a checkpoint's next superstep raised that have no result since."""
     return [error for task in _tasks(kept) if not task.finished for error in task.errors]
@@ -215,16 +227,28 @@ async def _answered(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> s
 async def _within(
     saver: BaseCheckpointSaver[Any], kept: CheckpointTuple, task: _Task
 ) -> AsyncIterator[CheckpointTuple]:
-    """The checkpoints of the graphs that a task ran: the first under its own namespace, others with a number."""
+    """The checkpoints of the graphs that a task ran: the first under its own namespace, others with a number.
+
+    Those of a graph that keeps a state of its own are under the names alone, with those of its other calls.
+    """
+    place = kept.config["configurable"]
     for space in task.namespaces:
         for number in count():
             namespace = f"{space}|{number}" if number else space
             found = False
-            async for inner in saver.alist(_config(kept.config["configurable"]["thread_id"], namespace)):
+            async for inner in saver.alist(_config(place["thread_id"], namespace)):
                 found = True
                 yield inner
             if not found:
                 break
+        async for inner in saver.alist(_config(place["thread_id"], _names(space)), limit=SEARCHED):
+            if (inner.metadata.get("parents") or {}).get(place.get("checkpoint_ns", "")) == kept.checkpoint["id"]:
+                yield inner
+
+
+def _names(namespace: str) -> str:
+    """A namespace without the ids of its tasks."""
+    return "|".join(part.partition(":")[0] for part in namespace.split("|"))
 
 
 @dataclass(frozen=True, slots=True)

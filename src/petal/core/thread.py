@@ -15,10 +15,11 @@ from petal.checkpoints.branches import Branch, acarry, acheckpoint_of, adrop, an
 from petal.checkpoints.lines import Line, abranches, alines, atree
 from petal.checkpoints.notes import EFFECT, anotes
 from petal.checkpoints.rewinding import arewind
+from petal.checkpoints.saver import PetalSaver
 from petal.core.config.retention import Retention
 from petal.core.effects.dry import anote_origin
 from petal.core.effects.records import effects
-from petal.core.questions import MISSING, Answer, open_questions
+from petal.core.questions import MISSING, Answer, has_failed, open_questions
 from petal.errors import CheckpointerError, CheckpointNotFoundError
 from petal.tools.ledger import ToolCallRecord, recorded_calls
 
@@ -272,7 +273,9 @@ class Thread:
         """
         to = to or str(uuid.uuid4())
         checkpoint_id = await self._at(checkpoint_id) or await self._head()
-        await self._keep("afork_thread", self.thread_id, checkpoint_id, to)
+        saver = self._saver
+        failed = isinstance(saver, PetalSaver) and await has_failed(saver, self.thread_id, checkpoint_id)
+        await self._keep("afork_thread", self.thread_id, checkpoint_id, to, **({"failed": True} if failed else {}))
         await acarry(self._saver, self.thread_id, to, checkpoint_id)
         await anote_origin(self._saver, self.thread_id, to, checkpoint_id)
         return Thread(self.agent, to)
