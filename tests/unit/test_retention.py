@@ -310,3 +310,12 @@ def test_a_run_that_replays_a_checkpoint_begins_as_that_began() -> None:
     called = [Point("", "01", None, None, source="loop", step=0), Point("own", "02", None, "01", source="loop")]
     forks = [Point("", f"{id:02}", "01", None, source="fork", step=step) for id, step in ((3, 1), (4, 5), (5, None))]
     assert [states_at([*called, *forks], fork.id) for fork in forks] == [{}, {"own": "02"}, {"own": "02"}]
+
+
+def test_a_call_of_which_the_beginning_is_gone_is_not_where_it_began() -> None:
+    """Then a subgraph stands as before it, unless a rewind had it begin there."""
+    before = [Point("", "1"), Point("sub", "2", None, "1", source="input"), Point("", "3", "1", source="loop")]
+    called, after = Point("sub", "4", None, "3", source="loop"), Point("", "5", "3", source="loop")
+    assert states_at([*before, called, after], "3") == {"sub": "2"}
+    assert states_at([*before, called, after], "3", as_far=True) == {"sub": "4"}
+    assert states_at([*before, replace(called, twin=True), after], "3") == {"sub": "4"}
