@@ -9,7 +9,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.base.id import uuid6
 
 from petal.checkpoints.leases import Lease
-from petal.checkpoints.notes import INPUT, anotes, aput_note
+from petal.checkpoints.notes import INPUT, Note, anotes, aput_note
 from petal.checkpoints.saver import PetalSaver
 
 
@@ -35,10 +35,24 @@ async def left_input(saver: BaseCheckpointSaver[Any], lease: Lease) -> tuple[Any
     if not isinstance(saver, PetalSaver):
         return None
     for note in await anotes(saver, lease.thread_id, INPUT):
-        thread: RunnableConfig = {"configurable": {"thread_id": lease.thread_id}}
-        if [kept async for kept in saver.alist(thread, filter={"run_id": note.value["run"]}, limit=1)]:
+        if await _has_saved(saver, note):
             saver.leases.forget_input(lease.thread_id, note.checkpoint_id)
         else:
             lease.input_id = note.checkpoint_id
             return (note.value["input"],)
     return None
+
+
+async def left_input_id(saver: BaseCheckpointSaver[Any], thread_id: str) -> str | None:
+    """Where the input lies that `left_input` would find on a thread. Nothing is changed."""
+    if isinstance(saver, PetalSaver):
+        for note in await anotes(saver, thread_id, INPUT):
+            if not await _has_saved(saver, note):
+                return note.checkpoint_id
+    return None
+
+
+async def _has_saved(saver: PetalSaver, note: Note) -> bool:
+    """Whether the run of an input has saved a checkpoint."""
+    thread: RunnableConfig = {"configurable": {"thread_id": note.thread_id}}
+    return bool([kept async for kept in saver.alist(thread, filter={"run_id": note.value["run"]}, limit=1)])

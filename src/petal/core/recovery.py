@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from petal.checkpoints.notes import RECOVERY, Note, anotes, aput_note
 from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import redacted
 from petal.core.continuity import heads, next_steps
+from petal.core.inputs import left_input_id
 from petal.core.questions import Answer, failures, open_questions
 from petal.core.shapes import agent_of
 from petal.core.turns import is_running
@@ -39,10 +40,11 @@ class IncompleteRun:
         thread_id: The thread.
         status: `"interrupted"`: it was cut off; `"failed"`: a step raised; `"dead"`: it was taken up again as often as
             allowed, and died each time.
-        since: When its newest checkpoint was made, in UTC; None if that cannot be read.
+        since: When its newest checkpoint was made, in UTC; None if there is none, or it cannot be read.
         attempts: How often it was taken up again since its input, or since it last was whole.
         error: What it died of last; None where its process ended without a word.
-        head: Its newest checkpoint.
+        head: Its newest checkpoint; "" if it has none.
+        input_id: Where its input lies, if it died before its first checkpoint; None else.
     """
 
     thread_id: str
@@ -51,6 +53,7 @@ class IncompleteRun:
     attempts: int
     error: str | None
     head: str
+    input_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +105,20 @@ class Attempt(Answer):
             PassedOver: If there is nothing to take up, or it was often enough.
         """
         thread_id = str(config["configurable"]["thread_id"])
-        kept = await _head(saver, thread_id)
-        run = None if kept is None else await standing(saver, kept)
+        run = await _read(saver, thread_id)
         if run is None or (run.status == "dead" and not self.again):
             raise PassedOver(run)
         place: RunnableConfig = {
             "configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": run.head}
         }
+        of = {} if run.input_id is None else {"input": run.input_id, "run": config["metadata"]["run_id"]}
         if not self.again and run.attempts >= self.limit:
             # More were allowed before than are now.
-            await _note(saver, place, {"act": "limit", "of": self.limit})
+            await _note(saver, place, {"act": "limit", "of": self.limit, **of})
             raise PassedOver(await _read(saver, thread_id))
         if self.again:
-            await _note(saver, place, {"act": "again"})
-        await _note(saver, place, {"act": "attempt", "of": self.limit})
+            await _note(saver, place, {"act": "again", **of})
+        await _note(saver, place, {"act": "attempt", "of": self.limit, **of})
 
 
 async def incomplete(agent: Agent, thread_id: str | None = None) -> AsyncIterator[IncompleteRun]:
@@ -133,9 +136,9 @@ async def incomplete(agent: Agent, thread_id: str | None = None) -> AsyncIterato
         except CheckpointCorruptionError as error:
             yield IncompleteRun(id, "failed", None, 0, _said(error), "")
             continue
-        if kept is None or (thread_id is None and agent_of(kept) not in (None, agent.name)):
+        if thread_id is None and kept is not None and agent_of(kept) not in (None, agent.name):
             continue
-        run = await standing(saver, kept)
+        run = await standing(saver, id, kept)
         if run is not None and not await is_running(saver, id):
             yield run
 
@@ -172,22 +175,38 @@ async def recovered(
             queue.append((id, False))
 
 
-async def standing(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> IncompleteRun | None:
-    """How the run stands that a thread's newest checkpoint belongs to; None if it is done, or waits for an answer."""
-    values = kept.checkpoint["channel_values"]
-    thread_id, head = str(kept.config["configurable"]["thread_id"]), str(kept.config["configurable"]["checkpoint_id"])
-    if "__start__" not in values and not any(True for _ in next_steps(kept)):
+async def standing(
+    saver: BaseCheckpointSaver[Any], thread_id: str, kept: CheckpointTuple | None
+) -> IncompleteRun | None:
+    """How the run stands that a thread had last; None if it is done, or waits for an answer.
+
+    Args:
+        saver: Keeps the thread.
+        thread_id: The thread.
+        kept: Its newest checkpoint.
+    """
+    input_id, errors = None, list[str]()
+    if kept is None or not _goes_on(kept):
+        if (input_id := await left_input_id(saver, thread_id)) is None:
+            return None
+    elif await open_questions(_looking(saver), thread_id):
         return None
-    if await open_questions(_looking(saver), thread_id):
-        return None
-    errors = [_said(error) for error in failures(kept)]
+    else:
+        errors = [_said(error) for error in failures(kept)]
     status: Literal["interrupted", "failed", "dead"] = "failed" if errors else "interrupted"
-    attempts, limit, error = _counted(await _notes_of_run(saver, kept))
+    attempts, limit, error = _counted(await _notes_of_run(saver, thread_id, kept, input_id))
     if limit is not None and attempts >= limit:
         status = "dead"
         error = error or KILLED
-    since = datetime.fromisoformat(kept.checkpoint["ts"])
-    return IncompleteRun(thread_id, status, since, attempts, error or (errors[-1] if errors else None), head)
+    error = error or (errors[-1] if errors else None)
+    if kept is None:
+        return IncompleteRun(thread_id, status, None, attempts, error, "", input_id)
+    since, head = datetime.fromisoformat(kept.checkpoint["ts"]), str(kept.config["configurable"]["checkpoint_id"])
+    return IncompleteRun(thread_id, status, since, attempts, error, head, input_id)
+
+
+def _goes_on(kept: CheckpointTuple) -> bool:
+    return "__start__" in kept.checkpoint["channel_values"] or any(True for _ in next_steps(kept))
 
 
 def _first_to_be_helped(run: IncompleteRun) -> tuple[int, float]:
@@ -211,7 +230,7 @@ async def _taken_up(agent: Agent, thread_id: str, attempt: Attempt) -> Recovery:
         return await _failed(saver, thread_id, _said(error))
     kept = await _head(saver, thread_id)
     assert kept is not None, "it was just run"
-    attempts, _, _ = _counted(await _notes_of_run(saver, kept))
+    attempts, _, _ = _counted(await _notes_of_run(saver, thread_id, kept))
     await _note(saver, kept.config, {"act": "whole"})
     asks = bool(await agent.thread(thread_id).ainterrupts())
     return Recovery(thread_id, "waiting" if asks else "done", attempts)
@@ -224,7 +243,7 @@ async def _failed(saver: BaseCheckpointSaver[Any], thread_id: str, error: str) -
         return Recovery(thread_id, "failed", 0, error)
     if kept is None:
         return Recovery(thread_id, "failed", 0, error)
-    notes = await _notes_of_run(saver, kept)
+    notes = await _notes_of_run(saver, thread_id, kept)
     attempts, limit, _ = _counted(notes)
     if notes:
         # Under the key of the attempt: the next one, which may have begun elsewhere, has another.
@@ -260,21 +279,35 @@ async def _note(saver: BaseCheckpointSaver[Any], place: RunnableConfig, value: d
     await aput_note(saver, place, RECOVERY, value, f"{number:0{_DIGITS}d}")
 
 
-async def _notes_of_run(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> list[Note]:
-    """What was noted since the input of a run, or since it last asked something, in order."""
-    notes = await anotes(saver, str(kept.config["configurable"]["thread_id"]), RECOVERY, ns="")
-    wanted, chain = {note.checkpoint_id for note in notes}, set[str]()
-    at: CheckpointTuple | None = kept
-    while at is not None and wanted:
+async def _notes_of_run(
+    saver: BaseCheckpointSaver[Any], thread_id: str, kept: CheckpointTuple | None, input_id: str | None = None
+) -> list[Note]:
+    """What was noted since the input of a run, or since it last asked something, in order.
+
+    Args:
+        saver: Keeps the thread.
+        thread_id: The thread.
+        kept: The newest checkpoint of the run, or the one before it.
+        input_id: The input, if the run has saved no checkpoint yet.
+    """
+    notes = await anotes(saver, thread_id, RECOVERY, ns="")
+    if input_id is not None:
+        return [note for note in notes if note.value.get("input") == input_id]
+    # Attempts at a run that had saved nothing yet are noted on what was there before it.
+    wanted = {str(note.value.get("run", note.checkpoint_id)) for note in notes}
+    passed = set[str]()
+    at = kept
+    while at is not None and wanted - passed:
         if at is not kept and any(channel == "__interrupt__" for _, channel, _ in at.pending_writes or ()):
             break
-        id = str(at.config["configurable"]["checkpoint_id"])
-        chain.add(id)
-        wanted.discard(id)
-        if at.parent_config is None or (at.metadata or {}).get("source") == "input":
+        metadata: Mapping[str, Any] = at.metadata or {}
+        passed |= {str(at.config["configurable"]["checkpoint_id"]), str(metadata.get("run_id"))}
+        if at.parent_config is None or metadata.get("source") == "input":
             break
         at = await _looking(saver).aget_tuple(at.parent_config)
-    return sorted((note for note in notes if note.checkpoint_id in chain), key=lambda note: note.key)
+    passed |= {note.value["input"] for note in notes if note.value.get("run") in passed}
+    found = [note for note in notes if note.value.get("input", note.checkpoint_id) in passed]
+    return sorted(found, key=lambda note: note.key)
 
 
 def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
@@ -294,8 +327,7 @@ def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
 
 
 async def _read(saver: BaseCheckpointSaver[Any], thread_id: str) -> IncompleteRun | None:
-    kept = await _head(saver, thread_id)
-    return None if kept is None else await standing(saver, kept)
+    return await standing(saver, thread_id, await _head(saver, thread_id))
 
 
 async def _head(saver: BaseCheckpointSaver[Any], thread_id: str) -> CheckpointTuple | None:
