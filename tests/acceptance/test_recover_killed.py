@@ -156,7 +156,6 @@ def test_what_dies_each_time_is_given_up(petal: Petal, folder: Path) -> None:
     assert [(run["thread_id"], run["status"], run["attempts"]) for run in left] == [("y", "dead", 2)]
 
 
-@pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)
 def test_a_check_tells_which_threads_cannot_go_on(petal: Petal, folder: Path) -> None:
     """With a renamed step, and a newer version; nothing is written."""
     killed(petal, folder, "a")
