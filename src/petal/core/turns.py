@@ -76,7 +76,8 @@ async def turn(
     control = control or RunControl()
     async with _leases(saver).held(thread_id, run_id, on_conflict, patience) as lease:
         if lease.replaced:
-            await saver.adelete_for_runs(lease.replaced)
+            assert isinstance(saver, PetalSaver), "no other one rolls back"
+            await saver.aroll_back(thread_id, lease.replaced)
         lease.on_wish(partial(control.request_drain, "a later run takes over"))
         try:
             yield Turn(_of_run(config, lease.owner, run_id), control, lease)
