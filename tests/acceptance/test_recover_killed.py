@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +131,20 @@ def test_two_machines_recover_at_once_and_each_step_runs_once(petal: Petal, fold
     assert sorted(done) == names
     assert sorted(effects(folder)) == sorted(f"{name} {step}" for name in names for step in ("one", "two", "three"))
     assert ended(petal("recover", "agent.yaml")) == "No run died.\n"
+
+
+@pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)
+def test_an_attempt_that_is_stopped_by_ctrl_c_does_not_count(petal: Petal, folder: Path) -> None:
+    killed(petal, folder, "a")
+    (folder / "wait").touch()
+    for _ in range(2):
+        stopped = petal("recover", "agent.yaml", "--attempts", "1")
+        assert stopped.stdout is not None
+        assert "waiting\n" in iter(stopped.stdout.readline, "")
+        stopped.send_signal(signal.SIGINT)
+        assert ended(stopped, 130).startswith("petal: stopped; ")
+    (folder / "wait").unlink()
+    assert ended(petal("recover", "agent.yaml", "--attempts", "1")) == "a: done (attempt 1)\n"
 
 
 @pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)

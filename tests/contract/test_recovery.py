@@ -198,6 +198,31 @@ async def test_a_thread_that_another_run_has_is_passed_over(storage: Checkpointe
         assert runs == ["slow"] * 3
 
 
+async def test_an_attempt_that_is_stopped_does_not_count(storage: CheckpointerConfig) -> None:
+    """Neither do those before it cease to."""
+    with open_checkpointer(storage) as saver:
+        begun, runs = asyncio.Event(), Outage(2)
+
+        async def slow(state: Log) -> Log:
+            begun.set()
+            await asyncio.Event().wait()
+            return {}
+
+        agent = built(saver, runs, slow)
+        await dies(agent, "t")
+        for _ in range(4):
+            recovering = asyncio.create_task(told(agent, 3))
+            await begun.wait()
+            recovering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await recovering
+            begun.clear()
+            (run,) = await agent.aincomplete()
+            assert (run.status, run.attempts) == ("interrupted", 1)
+        agent = built(saver, runs, Outage(0, "slow"))
+        assert await told(agent, 3) == [Recovery("t", "done", 2)]
+
+
 async def left(saver: PetalSaver, thread_id: str) -> None:
     """An input whose run died before its first checkpoint."""
     place: Any = {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": str(uuid6())}

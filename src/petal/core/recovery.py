@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
@@ -41,7 +43,8 @@ class IncompleteRun:
         status: `"interrupted"`: it was cut off; `"failed"`: a step raised; `"dead"`: it was taken up again as often as
             allowed, and died each time.
         since: When its newest checkpoint was made, in UTC; None if there is none, or it cannot be read.
-        attempts: How often it was taken up again since its input, or since it last was whole.
+        attempts: How often it was taken up again since its input, or since it last was whole; what was stopped does not
+            count.
         error: What it died of last; None where its process ended without a word.
         head: Its newest checkpoint; "" if it has none.
         input_id: Where its input lies, if it died before its first checkpoint; None else.
@@ -93,10 +96,12 @@ class Attempt(Answer):
     Attributes:
         limit: At most so many attempts.
         again: Whether a dead one is to begin counting anew.
+        keys: Those of the notes of attempts that were begun.
     """
 
     limit: int = ATTEMPTS
     again: bool = False
+    keys: list[str] = field(default_factory=list)
 
     async def begin(self, saver: BaseCheckpointSaver[Any], config: RunnableConfig) -> None:
         """Note the attempt, once the run has the thread; it is durable when this returns, so a kill counts too.
@@ -118,7 +123,7 @@ class Attempt(Answer):
             raise PassedOver(await _read(saver, thread_id))
         if self.again:
             await _note(saver, place, {"act": "again", **of})
-        await _note(saver, place, {"act": "attempt", "of": self.limit, **of})
+        self.keys.append(await _note(saver, place, {"act": "attempt", "of": self.limit, **of}))
 
 
 async def incomplete(agent: Agent, thread_id: str | None = None) -> AsyncIterator[IncompleteRun]:
@@ -227,7 +232,11 @@ async def _taken_up(agent: Agent, thread_id: str, attempt: Attempt) -> Recovery:
     except CheckpointerUnavailableError:
         raise
     except Exception as error:
-        return await _failed(saver, thread_id, _said(error))
+        return await _failed(saver, thread_id, attempt, _said(error))
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await _end(saver, await _head(saver, thread_id), attempt, {"act": "stopped"})
+        raise
     kept = await _head(saver, thread_id)
     assert kept is not None, "it was just run"
     attempts, _, _ = _counted(await _notes_of_run(saver, thread_id, kept))
@@ -236,19 +245,15 @@ async def _taken_up(agent: Agent, thread_id: str, attempt: Attempt) -> Recovery:
     return Recovery(thread_id, "waiting" if asks else "done", attempts)
 
 
-async def _failed(saver: BaseCheckpointSaver[Any], thread_id: str, error: str) -> Recovery:
+async def _failed(saver: BaseCheckpointSaver[Any], thread_id: str, attempt: Attempt, error: str) -> Recovery:
     try:
         kept = await _head(saver, thread_id)
     except CheckpointCorruptionError:
         return Recovery(thread_id, "failed", 0, error)
     if kept is None:
         return Recovery(thread_id, "failed", 0, error)
-    notes = await _notes_of_run(saver, thread_id, kept)
-    attempts, limit, _ = _counted(notes)
-    if notes:
-        # Under the key of the attempt: the next one, which may have begun elsewhere, has another.
-        key = f"{notes[-1].key[:_DIGITS]}.end"
-        await aput_note(saver, kept.config, RECOVERY, {"act": "failed", "error": error}, key)
+    attempts, limit, _ = _counted(await _notes_of_run(saver, thread_id, kept))
+    await _end(saver, kept, attempt, {"act": "failed", "error": error})
     is_dead = limit is not None and attempts >= limit
     return Recovery(thread_id, "dead" if is_dead else "failed", attempts, error)
 
@@ -272,11 +277,21 @@ async def _candidates(saver: BaseCheckpointSaver[Any], thread_id: str | None) ->
 _DIGITS = 6
 
 
-async def _note(saver: BaseCheckpointSaver[Any], place: RunnableConfig, value: dict[str, Any]) -> None:
-    """Keep a note behind all others of the thread."""
+async def _note(saver: BaseCheckpointSaver[Any], place: RunnableConfig, value: dict[str, Any]) -> str:
+    """Keep a note behind all others of the thread; its key."""
     known = await anotes(saver, str(place["configurable"]["thread_id"]), RECOVERY)
     number = 1 + max((int(note.key[:_DIGITS]) for note in known), default=0)
-    await aput_note(saver, place, RECOVERY, value, f"{number:0{_DIGITS}d}")
+    key = f"{number:0{_DIGITS}d}"
+    await aput_note(saver, place, RECOVERY, value, key)
+    return key
+
+
+async def _end(
+    saver: BaseCheckpointSaver[Any], kept: CheckpointTuple | None, attempt: Attempt, value: dict[str, Any]
+) -> None:
+    """Keep a note of how an attempt ended, directly behind it: the next one may have begun elsewhere."""
+    if kept is not None and attempt.keys:
+        await aput_note(saver, kept.config, RECOVERY, value, f"{attempt.keys[-1]}.end")
 
 
 async def _notes_of_run(
@@ -317,6 +332,8 @@ def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
         match note.value["act"]:
             case "attempt":
                 attempts, limit, error = attempts + 1, note.value["of"], None
+            case "stopped":
+                attempts -= 1
             case "failed":
                 error = note.value["error"]
             case "limit":
