@@ -1,6 +1,6 @@
-"""A process for the tests: has one turn, and is killed in the first step of the next one.
+"""A process for the tests: it is killed in the first step of a turn, the first or a later one, or of its recovery.
 
-python killed_input.py DATABASE_URL DURABILITY
+python killed_input.py DATABASE_URL DURABILITY [first|later|recover]
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import operator
 import os
 import signal
 import sys
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
+from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 
 
@@ -24,10 +25,15 @@ def die(state: Said) -> Said:
     return {"said": ["answer"]}
 
 
-def main(url: str, durability: str) -> None:
-    with AgentFactory(Said).add(die).with_checkpointer(url).build() as agent:
-        for said in "before", "start":
-            agent.invoke({"said": [said]}, thread_id="t", durability=durability)
+def main(url: str, durability: Any, act: str = "later") -> None:
+    storage = CheckpointerConfig.from_url(url, durability=durability)
+    with AgentFactory(Said).add(die).with_checkpointer(storage).build() as agent:
+        match act:
+            case "recover":
+                list(agent.recover())
+            case "later":
+                agent.invoke({"said": ["before"]}, thread_id="t")
+        agent.invoke({"said": ["start"]}, thread_id="t")
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def test_what_ended_is_not_done_again_and_what_did_not_has_the_same_key(
 
 
 @pytest.mark.parametrize(("kind", "durability"), [("tool", "sync"), ("react", "async")])
-def test_so_it_is_with_tools(tmp_path: Path, kind: str, durability: str) -> None:
-    process = Process(f"sqlite:///{tmp_path}/killed.db", tmp_path / "effects", kind, durability)
+def test_so_it_is_with_tools(durable_storage: CheckpointerConfig, tmp_path: Path, kind: str, durability: str) -> None:
+    process = Process(url_of(durable_storage), tmp_path / "effects", kind, durability)
     process.kill("start", "within")
     assert process.resume() == "[('charge', 'done', 2)]\n"
     assert [what for what, _ in process.happened] == ["charge", "charge"]

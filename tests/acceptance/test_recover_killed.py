@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,6 +134,20 @@ def test_two_machines_recover_at_once_and_each_step_runs_once(petal: Petal, fold
 
 
 @pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)
+def test_an_attempt_that_is_stopped_by_ctrl_c_does_not_count(petal: Petal, folder: Path) -> None:
+    killed(petal, folder, "a")
+    (folder / "wait").touch()
+    for _ in range(2):
+        stopped = petal("recover", "agent.yaml", "--attempts", "1")
+        assert stopped.stdout is not None
+        assert "waiting\n" in iter(stopped.stdout.readline, "")
+        stopped.send_signal(signal.SIGINT)
+        assert ended(stopped, 130).startswith("petal: stopped; ")
+    (folder / "wait").unlink()
+    assert ended(petal("recover", "agent.yaml", "--attempts", "1")) == "a: done (attempt 1)\n"
+
+
+@pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)
 def test_what_dies_each_time_is_given_up(petal: Petal, folder: Path) -> None:
     """By an error, within one call; with its process, after so many calls, and it keeps no other back for good."""
     runs = []
@@ -156,7 +171,6 @@ def test_what_dies_each_time_is_given_up(petal: Petal, folder: Path) -> None:
     assert [(run["thread_id"], run["status"], run["attempts"]) for run in left] == [("y", "dead", 2)]
 
 
-@pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)
 def test_a_check_tells_which_threads_cannot_go_on(petal: Petal, folder: Path) -> None:
     """With a renamed step, and a newer version; nothing is written."""
     killed(petal, folder, "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import signal
 import subprocess
@@ -106,3 +107,35 @@ def test_a_crash_before_the_first_checkpoint_does_not_lose_the_input(
         with pytest.raises(NothingToResumeError):
             thread.resume()
         assert thread.state().values["said"] == ["before", "answer", "start", "done"]
+
+
+@pytest.mark.parametrize(("turn", "recovery"), [("first", "exit"), ("later", "exit"), ("later", "sync")])
+def test_a_run_that_died_before_its_first_checkpoint_is_found(
+    durable_storage: CheckpointerConfig, turn: str, recovery: str
+) -> None:
+    """It is listed and taken up, so often as allowed, whether or not an attempt saves something before it dies too."""
+    url = url_of(durable_storage)
+
+    def dies(*arguments: str) -> None:
+        with process("killed_input.py", url, *arguments) as killed:
+            killed.communicate(timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+
+    dies("exit", turn)
+    before = [] if turn == "first" else ["before", "answer"]
+    factory = AgentFactory(Said).add(lambda state: {"said": ["done"]}, "die").with_checkpointer(durable_storage)
+    with factory.build() as agent:
+        (run,) = agent.incomplete()
+        assert (run.thread_id, run.status, run.attempts) == ("t", "interrupted", 0)
+    command = [sys.executable, "-m", "petal.cli", "threads", "list", "--json", "--status"]
+    found = json.loads(subprocess.check_output([*command, "interrupted", "--db", url], text=True, timeout=60))
+    assert [one["thread_id"] for one in found] == ["t"]
+    for _ in range(3):
+        dies(recovery, "recover")
+    with factory.build() as agent:
+        (run,) = agent.incomplete()
+        assert (run.status, run.attempts, run.error) == ("dead", 3, "its process ended while it ran")
+        assert [(told.outcome, told.attempts) for told in agent.recover(again=True)] == [("done", 1)]
+        assert agent.thread("t").state().values["said"] == [*before, "start", "done"]
+        assert agent.incomplete() == []
+        assert list(agent.recover()) == []

@@ -6,6 +6,8 @@ import operator
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -166,6 +168,11 @@ class Machine(RuleBasedStateMachine):
 
     url: str
 
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Of the saver, so that nobody else sees what is kept."""
+        return {}
+
     def __init__(self) -> None:
         super().__init__()
         memory = Path("/dev/shm")
@@ -183,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def opened(self) -> PetalSaver:
-        saver = open_checkpointer(self.url.format(folder=self.folder.name))
+        saver = open_checkpointer(self.url.format(folder=self.folder.name), **self.options)
         assert isinstance(saver, PetalSaver)
         commit = saver._engine.store.commit
 
@@ -468,8 +475,23 @@ class InMemory(Machine):
     url = "memory://"
 
 
+class OnPostgres(Machine):
+    schemas = count()
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        return {"schema": f"machine_{next(self.schemas)}"}
+
+
+@pytest.fixture
+def on_postgres(postgres_url: str) -> None:
+    OnPostgres.url = postgres_url
+
+
 BRIEF = settings(max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck))
 TestOnSqlite = OnSqlite.TestCase
 TestOnSqlite.settings = BRIEF
 TestInMemory = InMemory.TestCase
 TestInMemory.settings = BRIEF
+TestOnPostgres = pytest.mark.usefixtures("on_postgres")(OnPostgres.TestCase)
+TestOnPostgres.settings = settings(BRIEF, max_examples=8)

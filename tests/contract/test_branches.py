@@ -624,7 +624,7 @@ def test_nothing_is_repeated_where_no_graph_within_needs_it(
         bare.update({"said": ["set"]}, as_node="last")
         bare.update({"said": ["edited"]}, as_node="last", checkpoint_id=first)
         assert len(bare.history()) == 3
-    monkeypatch.delattr("petal.core.branching.aoutlines")
+    monkeypatch.delattr("petal.core.departures.aoutlines")
     with outer(saver, counting(keeps=False)) as agent:
         thread = agent.thread("u")
         calls(thread, "0")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage, convert_to_openai_messages
-from langchain_core.tools import tool
-from langgraph.types import interrupt
+from langchain_core.tools import InjectedToolCallId, tool
+from langgraph.errors import ParentCommand
+from langgraph.types import Command, interrupt
+from llmock.scenarios import Reply, ToolCall
 from openai import BadRequestError, OpenAI
 
 from petal.checkpoints.notes import EFFECT, aput_note
@@ -271,8 +273,9 @@ async def test_a_call_that_began_is_not_run_unasked(kind: str, policy: str, open
     async with built(kind, CheckpointerConfig(), policy) as agent:
         thread = await bricked(agent, HumanMessage("Charge."), AIMessage("", tool_calls=[call("c1"), call("c2", 4)]))
         assert agent.checkpointer is not None
-        began = {"status": "started", "tool_call_id": "c1"}
-        await aput_note(agent.checkpointer, (await thread.astate()).config, EFFECT, began, "c1")
+        begun = {"word": "start", "identity": ["task", "tool", "charge", "c1/1"], "tool_call_id": "c1", "told": ""}
+        head = (await thread.astate()).config
+        await aput_note(agent.checkpointer, head, EFFECT, {**begun, "time": "2026-01-01"}, "c1")
         asked = (await thread.ainvoke("Well?")).get("__interrupt__", ())
         if policy == "ask":
             assert [one["began"] for one in asked[0].value["calls"]] == [True, False]
@@ -282,6 +285,118 @@ async def test_a_call_that_began_is_not_run_unasked(kind: str, policy: str, open
         )
         assert (await texts(thread))[2:] == [f"tool: {stands_in}", "tool: charged 4", "human: Well?", "ai: Fine."]
     assert charged == [4]
+
+
+@tool(response_format="content_and_artifact")
+def receipt(amount: int) -> tuple[str, dict[str, int]]:
+    """Write a receipt."""
+    charged.append(amount)
+    return f"receipt of {amount}", {"amount": amount}
+
+
+@tool
+def note_down(amount: int, tool_call_id: Annotated[str, InjectedToolCallId]) -> Command[Any]:
+    """Note an amount down."""
+    charged.append(amount)
+    return Command(update={"input": f"noted {amount}", "messages": [ToolMessage("noted", tool_call_id=tool_call_id)]})
+
+
+@tool
+def hand_over(amount: int) -> Command[Any]:
+    """Let another agent charge."""
+    charged.append(amount)
+    return Command(graph=Command.PARENT, goto="other")
+
+
+@tool
+def refuse(amount: int) -> str:
+    """Refuse to charge."""
+    charged.append(amount)
+    raise ConnectionError(f"no way to charge {amount}")
+
+
+def asking(openai: Any, **amounts: int) -> None:
+    """Has the model ask for these tools next, each with its amount."""
+    calls = tuple(ToolCall(name, {"amount": amount}) for name, amount in amounts.items())
+    openai.state.scenarios.add(Reply(tool_calls=calls))
+
+
+async def results(thread: Thread) -> dict[str | None, tuple[str, str, Any]]:
+    """The results in a thread by the names of their tools: text, status and artifact."""
+    messages = (await thread.astate()).values["messages"]
+    return {one.name: (one.text, one.status, one.artifact) for one in messages if isinstance(one, ToolMessage)}
+
+
+each_policy = pytest.mark.parametrize("policy", ["error", "run", "ask"])
+
+
+@each_policy
+async def test_a_call_that_had_ended_is_answered_from_the_record(
+    durable_storage: CheckpointerConfig, policy: str, openai: Any
+) -> None:
+    """The step was given up at a question of one call, so it kept nothing of those beside it, which had ended."""
+    asking(openai, receipt=1, note_down=2, ask_first=3)
+    openai.reply("Fine.", "Bye.")
+    async with built("llm", durable_storage, policy, (receipt, note_down, ask_first)) as agent:
+        thread = agent.thread("t")
+        assert "__interrupt__" in await thread.ainvoke("Charge.")
+        assert await results(thread) == {}
+        given_up = await thread.ainvoke("Forget it.", on_pending="abandon")
+        if policy == "ask":
+            (question,) = given_up["__interrupt__"]
+            assert [(one["tool"], one["began"]) for one in question.value["calls"]] == [("ask_first", True)]
+            await thread.aresume("skip")
+        gave = await results(thread)
+        assert gave["receipt"] == ("receipt of 1", "success", {"amount": 1})
+        assert gave["note_down"] == ("noted", "success", None)
+        assert gave["ask_first"][1] == "error"
+        assert (await thread.astate()).values["input"] == "noted 2"
+        assert [one.type for one in (await thread.astate()).values["messages"][2:]] == [*["tool"] * 3, "human", "ai"]
+        await thread.ainvoke("Bye.")
+    assert sorted(charged) == [1, 2]
+
+
+@each_policy
+@pytest.mark.parametrize(
+    ("wanted", "text", "status"),
+    [
+        (refuse, "The call of 'refuse' failed: ConnectionError: no way to charge 3", "error"),
+        (hand_over, "The call of 'hand_over' ended and gave no result.", "success"),
+    ],
+    ids=["it failed", "it led elsewhere"],
+)
+async def test_a_call_that_ended_otherwise_is_not_made_again(
+    policy: str, wanted: Any, text: str, status: str, openai: Any
+) -> None:
+    openai.call_tool(wanted.name, amount=3)
+    openai.reply("Sorry.")
+    async with built("llm", CheckpointerConfig(), policy, [wanted]) as agent:
+        thread = agent.thread("t")
+        with pytest.raises((ConnectionError, ParentCommand)):
+            await thread.ainvoke("Charge 3.")
+        await thread.ainvoke("Well?")
+        assert await results(thread) == {wanted.name: (text, status, None)}
+        assert (await texts(thread))[-2:] == ["human: Well?", "ai: Sorry."]
+    assert charged == [3]
+
+
+@each_kind
+async def test_a_record_is_of_the_call_of_its_message(
+    durable_storage: CheckpointerConfig, kind: str, openai: Any
+) -> None:
+    """The model uses an id again, with the same arguments: what the first call gave is no result of the second."""
+    openai.call_tool("charge", amount=3)
+    openai.reply("Charged.", "Well.")
+    async with built(kind, durable_storage) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke("Charge 3.")
+        (first,) = [one for one in (await thread.astate()).values["messages"] if isinstance(one, ToolMessage)]
+        again = AIMessage("", tool_calls=[call(first.tool_call_id)])
+        await thread.aupdate({"messages": [again]}, as_node="__start__")
+        await thread.ainvoke("Well?")
+        told = [line for line in await texts(thread) if line.startswith("tool")]
+        assert told == ["tool: charged 3", f"tool: {INTERRUPTED}"]
+    assert charged == [3]
 
 
 async def test_what_cannot_be_run_is_not_offered(durable_storage: CheckpointerConfig, openai: Any) -> None:

@@ -9,14 +9,18 @@ from datetime import datetime
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import interrupt
 
 from petal.checkpoints import open_checkpointer
+from petal.checkpoints.notes import INPUT, aput_note
+from petal.checkpoints.saver import PetalSaver
+from petal.cli.statuses import threads_with_status
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
-from petal.core.recovery import Recovery
+from petal.core.recovery import KILLED, Attempt, Recovery
 from petal.errors import CheckpointerRequiredError, CheckpointerUnavailableError
 
 
@@ -192,6 +196,78 @@ async def test_a_thread_that_another_run_has_is_passed_over(storage: Checkpointe
         assert await sooner == [Recovery("second", "done", 1), Recovery("third", "done", 1)]
         assert [told async for told in late] == [Recovery("third", "whole")]
         assert runs == ["slow"] * 3
+
+
+async def test_an_attempt_that_is_stopped_does_not_count(storage: CheckpointerConfig) -> None:
+    """Neither do those before it cease to."""
+    with open_checkpointer(storage) as saver:
+        begun, runs = asyncio.Event(), Outage(2)
+
+        async def slow(state: Log) -> Log:
+            begun.set()
+            await asyncio.Event().wait()
+            return {}
+
+        agent = built(saver, runs, slow)
+        await dies(agent, "t")
+        for _ in range(4):
+            recovering = asyncio.create_task(told(agent, 3))
+            await begun.wait()
+            recovering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await recovering
+            begun.clear()
+            (run,) = await agent.aincomplete()
+            assert (run.status, run.attempts) == ("interrupted", 1)
+        agent = built(saver, runs, Outage(0, "slow"))
+        assert await told(agent, 3) == [Recovery("t", "done", 2)]
+
+
+async def left(saver: PetalSaver, thread_id: str) -> None:
+    """An input whose run died before its first checkpoint."""
+    place: Any = {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": str(uuid6())}
+    await aput_note(saver, {"configurable": place}, INPUT, {"run": "gone", "input": {"entries": ["left"]}}, "input")
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_what_died_before_its_first_checkpoint_is_taken_up(storage: CheckpointerConfig, is_new: bool) -> None:
+    with open_checkpointer(storage) as saver:
+        down = Outage(0)
+        agent = built(saver, begin, down)
+        if not is_new:
+            down.left = 1
+            await dies(agent, "t")
+            assert await told(agent) == [Recovery("t", "done", 1)]
+        state = await agent.thread("t").astate()
+        before = state.values.get("entries", [])
+        await left(saver, "t")
+        (run,) = await agent.aincomplete()
+        assert (run.status, run.attempts, run.error) == ("interrupted", 0, None)
+        assert run.head == state.config["configurable"].get("checkpoint_id", "")
+        assert run.since == (state.created_at and datetime.fromisoformat(state.created_at))
+        assert [status for _, status in await asyncio.to_thread(threads_with_status, saver, None, 9)] == ["interrupted"]
+        down.left = 2
+        assert [(one.outcome, one.attempts) for one in await told(agent, 2)] == [("failed", 1), ("dead", 2)]
+        (run,) = await agent.aincomplete()
+        assert (run.status, run.attempts, run.error, run.input_id) == ("dead", 2, DOWN, None)
+        assert [(one.outcome, one.attempts) for one in await told(agent, again=True)] == [("done", 1)]
+        assert (await agent.thread("t").astate()).values["entries"] == [*before, "left", "begun", "down"]
+        assert await agent.aincomplete() == []
+
+
+async def test_attempts_at_what_died_before_its_first_checkpoint_count(storage: CheckpointerConfig) -> None:
+    with open_checkpointer(storage) as saver:
+        agent = built(saver, begin)
+        await agent.ainvoke({"entries": ["in"]}, thread_id="t")
+        await left(saver, "t")
+        run: Any = {"configurable": {"thread_id": "t"}, "metadata": {"run_id": "killed"}}
+        for _ in range(2):
+            await Attempt(limit=5).begin(saver, run)
+        assert [(one.outcome, one.attempts) for one in await told(agent, 2)] == [("dead", 2)]
+        (found,) = await agent.aincomplete()
+        assert (found.status, found.attempts, found.error) == ("dead", 2, KILLED)
+        assert [(one.outcome, one.attempts) for one in await told(agent, again=True)] == [("done", 1)]
+        assert (await agent.thread("t").astate()).values["entries"] == ["in", "begun", "left", "begun"]
 
 
 def test_a_langgraph_saver_of_ones_own_will_do() -> None:

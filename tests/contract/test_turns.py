@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import START, StateGraph
@@ -17,6 +18,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Command, interrupt
 
+import petal
 from petal.checkpoints import leases, open_checkpointer
 from petal.checkpoints.leases import STOP, Lease
 from petal.checkpoints.notes import INPUT, aput_note
@@ -30,6 +32,7 @@ from petal.errors import (
     CheckpointerError,
     CheckpointerUnavailableError,
     NothingToResumeError,
+    PendingInterruptError,
     RunStoppedError,
     ThreadBusyError,
 )
@@ -185,6 +188,106 @@ async def test_a_branch_that_is_rolled_back_leaves_nothing(storage: Checkpointer
         assert (await urgent)["log"][: len(log) + 1] == [*log, 4]
         assert (await saver.acheckpoints("t", ns=None))[-len(before) :] == before
         assert len(await thread.alines()) == 1
+
+
+async def rolled_back(agent: Agent, first: asyncio.Task[Any], gate: Gate) -> None:
+    """Returns when a run that waits at a gate has ended, since a later one asked for its removal."""
+    assert isinstance(agent.checkpointer, PetalSaver)
+    await waiting(agent, 2)
+    holder = agent.checkpointer.leases._mine[_holder(agent.checkpointer)]
+    await until(lambda: holder.wish)
+    gate.opened.set()
+    await asyncio.wait([first])
+    gate.opened.clear()
+    gate.reached.clear()
+
+
+def sure(state: Log) -> Log:
+    petal.step("look", str, "here")
+    return {"log": [petal.step("say", str, interrupt("Sure?"))]}
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_rollback_opens_the_question_that_the_run_answered(
+    storage: CheckpointerConfig, durability: Any
+) -> None:
+    """Also another time, and for the answer of the run that comes then. What its step recorded is gone too.
+
+    What was there before the run stays: what the step had recorded then, and a question of an earlier turn.
+    """
+    gate = Gate()
+    factory = AgentFactory(Log).add(sure).add(gate, "gate").add(last).with_checkpointer(storage)
+    async with factory.build() as agent:
+        thread = agent.thread("t")
+        gate.opened.set()
+        await thread.ainvoke({"log": [0]})
+        await thread.aresume("earlier")
+        gate.opened.clear()
+        gate.reached.clear()
+        await thread.ainvoke({"log": [1]}, durability=durability)
+        before, called = await thread.astate(), await thread.atool_calls()
+        for answer in "yes", "maybe":
+            first = asyncio.create_task(thread.aresume(answer, durability=durability))
+            await gate.reached.wait()
+            urgent = asyncio.create_task(thread.ainvoke({"log": [2]}, on_conflict="rollback"))
+            await rolled_back(agent, first, gate)
+            with pytest.raises(RunStoppedError, match="removed"):
+                await first
+            with pytest.raises(PendingInterruptError):
+                await urgent
+            state = await thread.astate()
+            assert (state.config, state.values, state.tasks) == (before.config, before.values, before.tasks)
+            assert [question.value for question in await thread.ainterrupts()] == ["Sure?"]
+            assert await thread.atool_calls() == called
+            assert isinstance(agent.checkpointer, PetalSaver)
+            assert [info.status for info in agent.checkpointer.threads()] == ["waiting"]
+            assert agent.checkpointer.verify() == []
+        first = asyncio.create_task(thread.aresume("again", durability=durability))
+        await gate.reached.wait()
+        urgent = asyncio.create_task(thread.aresume("no", on_conflict="rollback"))
+        await rolled_back(agent, first, gate)
+        gate.opened.set()
+        with pytest.raises(RunStoppedError):
+            await first
+        assert (await urgent)["log"] == [0, "earlier", "through", "last", 1, "no", "through", "last"]
+
+
+async def test_a_rollback_opens_questions_beside_each_other_and_within_graphs(storage: CheckpointerConfig) -> None:
+    """One run asks again in one branch, and waits in another; a graph within asks too."""
+    gate = Gate()
+
+    def twice(state: Log) -> Log:
+        return {"log": [f"{interrupt('One?')} {interrupt('Two?')}"]}
+
+    async def once(state: Log) -> Log:
+        answer = interrupt("Three?")
+        return {"log": [answer, *(await gate(state))["log"]]}
+
+    inner = StateGraph(Log)
+    inner.add_node("within", once)
+    inner.add_edge(START, "within")
+    graph = StateGraph(Log)
+    graph.add_node("twice", twice)
+    graph.add_node("inner", inner.compile())
+    graph.add_edge(START, "twice")
+    graph.add_edge(START, "inner")
+    async with gated(storage, gate) as agent:
+        agent.graph = graph.compile(checkpointer=agent.graph.checkpointer)
+        thread = agent.thread("t")
+        await thread.ainvoke({"log": [1]})
+        asked = {question.value: question.id for question in await thread.ainterrupts()}
+        answers = {asked["One?"]: "one", asked["Three?"]: "three"}
+        first = asyncio.create_task(thread.aresume(answers))
+        await gate.reached.wait()
+        urgent = asyncio.create_task(thread.ainvoke({"log": [2]}, on_conflict="rollback"))
+        await rolled_back(agent, first, gate)
+        with pytest.raises(PendingInterruptError):
+            await urgent
+        assert {question.value: question.id for question in await thread.ainterrupts()} == asked
+        gate.opened.set()
+        await thread.aresume(answers)
+        assert [question.value for question in await thread.ainterrupts()] == ["Two?"]
+        assert (await thread.aresume("two"))["log"] == [1, 1, "three", "through", "one two"]
 
 
 def _holder(saver: PetalSaver) -> str:
@@ -415,7 +518,7 @@ async def test_the_input_of_a_run_is_kept_until_it_has_ended(storage: Checkpoint
         await until(lambda: not saver.notes("t", INPUT))
 
         for run_id in "unknown", saver.get_tuple(ON).metadata["run_id"]:  # type: ignore[union-attr, typeddict-item]
-            place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": "1f"}}
+            place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": str(uuid6())}}
             await aput_note(saver, place, INPUT, {"run": run_id, "input": {"log": [2]}}, "input")
             if run_id == "unknown":
                 assert (await agent.thread("t").aresume())["log"] == [1, "through", "last", 2, "through", "last"]
@@ -423,6 +526,32 @@ async def test_the_input_of_a_run_is_kept_until_it_has_ended(storage: Checkpoint
                 with pytest.raises(NothingToResumeError):
                     await agent.thread("t").aresume()
             await until(lambda: not saver.notes("t", INPUT))
+
+
+async def test_new_input_takes_the_place_of_one_whose_run_died(storage: CheckpointerConfig) -> None:
+    async with gated(storage, last) as agent:
+        saver = agent.checkpointer
+        assert isinstance(saver, PetalSaver)
+        place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": str(uuid6())}}
+        await aput_note(saver, place, INPUT, {"run": "killed", "input": {"log": ["old"]}}, "input")
+        await agent.ainvoke({"log": ["new"]}, thread_id="t")
+        assert [told async for told in agent.arecover(thread_id="t")] == []
+        with pytest.raises(NothingToResumeError):
+            await agent.thread("t").aresume()
+        assert (await agent.thread("t").astate()).values["log"] == ["new", "last", "last"]
+        await until(lambda: not saver.notes("t", INPUT))
+
+
+async def test_a_rollback_takes_the_input_of_a_run_that_died_too(storage: CheckpointerConfig) -> None:
+    async with gated(storage, last) as agent:
+        saver = agent.checkpointer
+        assert isinstance(saver, PetalSaver)
+        place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": str(uuid6())}}
+        for run in "removed", "other":
+            await aput_note(saver, place, INPUT, {"run": run, "input": {"log": [run]}}, run)
+            place["configurable"]["checkpoint_id"] = str(uuid6())
+        await saver.aroll_back("t", [LeaseRow("t", "owner", "process", "removed")])
+        assert [note.value["run"] for note in saver.notes("t", INPUT)] == ["other"]
 
 
 async def test_nobody_is_given_a_thread_out_of_turn(storage: CheckpointerConfig) -> None:

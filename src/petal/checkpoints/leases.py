@@ -21,7 +21,7 @@ from langchain_core.runnables import RunnableConfig
 
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.memory import MemoryStore
-from petal.checkpoints.records import Beat, Claim, LeaseRow, Release, Save, StaleSave, Transaction
+from petal.checkpoints.records import Beat, Claim, LeaseRow, Release, Save, StaleSave, Transaction, WriteRow
 from petal.core.config.checkpointer import OnConflict
 from petal.errors import CheckpointConflictError, PetalError, ThreadBusyError
 
@@ -52,7 +52,10 @@ class Lease:
         run_id: The run.
         is_urgent: Whether it goes before those that only wait.
         wish: What a later run asks of this one: to stop, or to stop and be removed; "" for nothing.
-        replaced: The runs that stopped for this one and are to be removed.
+        replaced: The claims of runs that stopped for this one and are to be removed, in the order in which they had the
+            thread.
+        found: The writes that the run found on checkpoints of other runs, by their namespaces and ids, until they are
+            kept for a rollback; None then.
         input_id: Where the run's input is kept until its end, if it is.
     """
 
@@ -61,7 +64,8 @@ class Lease:
     run_id: str
     is_urgent: bool = False
     wish: str = ""
-    replaced: list[str] = field(default_factory=list)
+    replaced: list[LeaseRow] = field(default_factory=list)
+    found: dict[tuple[str, str], list[WriteRow] | None] = field(default_factory=dict)
     input_id: str = ""
     _heard: Callable[[], object] | None = None
 
@@ -131,6 +135,10 @@ class Leases:
         finally:
             self._release(lease)
 
+    def of(self, config: RunnableConfig) -> Lease | None:
+        """The lease of the run that a config is of, if it is one of this process."""
+        return self._mine.get(config["configurable"].get(LEASE, ""))
+
     def forget_input(self, thread_id: str, input_id: str) -> None:
         """Delete what was kept of a run's input, soon."""
         self._let_go(Release(thread_id, "", input_id))
@@ -185,7 +193,7 @@ class Leases:
                     asked.add(ahead.owner)
                     await self._ask(ahead, wish)
                     if wish == ROLL_BACK:
-                        lease.replaced.append(ahead.run_id)
+                        lease.replaced.append(ahead)
                 if ahead is mine or _is_dead(ahead):
                     await self._change(partial(_pass_on, mine=mine))
                     continue

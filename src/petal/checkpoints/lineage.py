@@ -211,12 +211,13 @@ def _copy(
             writes = change.writes(source, ns, [row.id]) if copied else []
             header = rows.header(row)
             status = None if ns else "failed" if copied and row.id in failed else rows.status(header, writes)
-            save = Save(_labelled(row, change), writes=list(writes), status=status, now=time_of(header))
+            save = Save(labelled(row, change), writes=list(writes), status=status, now=time_of(header))
             change.save(rows.moved(save, target))
     change.recount(target)
 
 
-def _labelled(row: CheckpointRow, change: Transaction) -> CheckpointRow:
+def labelled(row: CheckpointRow, change: Transaction) -> CheckpointRow:
+    """A checkpoint's row with its labels."""
     return replace(row, labels=change.labels(row.thread_id, row.ns, row.id))
 
 
@@ -239,7 +240,7 @@ def drop(
         change.delete_checkpoints(thread_id, ns, [id for at, id in doomed if at == ns])
         for (at, id), row in found.items():
             if at == ns and (at, id) not in doomed and row.parent_id is not None and (at, row.parent_id) in doomed:
-                first = rows.without_parent(_labelled(row, change))
+                first = rows.without_parent(labelled(row, change))
                 change.save(Save(first, now=time_of(rows.header(row))))
         headers = [rows.header(row) for (at, id), row in found.items() if at == ns and (at, id) not in doomed]
         values = change.all_values(thread_id, ns)

@@ -278,7 +278,8 @@ class MemoryTransaction(MemoryReader):
             self._drop(owners, turn.owner)
             if not owners:
                 self._drop(self._rows.leases, turn.thread_id)
-            self._forget_input(turn)
+            if turn.input_id:
+                self._forget_input(turn)
 
     def _forget_input(self, turn: Release) -> None:
         writes = self._thread(turn.thread_id).writes

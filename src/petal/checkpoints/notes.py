@@ -14,8 +14,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 EFFECT, BRANCH, RECOVERY, INPUT = "__petal_effect__", "__petal_branch__", "__petal_recovery__", "__petal_input__"
-"""The channels: what steps did, which names checkpoints have, how often a run was taken up again, and what a run was
-given that may end before its first checkpoint is on disk."""
+BEFORE = "__petal_before__"
+"""The channels: what steps did, which names checkpoints have, how often a run was taken up again, what a run was given
+that may end before its first checkpoint is on disk, and what it found where it goes on from another's."""
 
 _TASK = "petal:"
 
@@ -71,14 +72,14 @@ def put_note(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: s
         value: What is to be remembered.
         key: Names it among those of the checkpoint and the channel.
     """
-    saver.put_writes(config, [(channel, value)], _TASK + key)
+    saver.put_writes(config, [(channel, value)], task_of(key))
 
 
 async def aput_note(
     saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str, value: Any, key: str
 ) -> None:
     """As `put_note`."""
-    await saver.aput_writes(config, [(channel, value)], _TASK + key)
+    await saver.aput_writes(config, [(channel, value)], task_of(key))
 
 
 def notes(
@@ -143,6 +144,11 @@ async def anotes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, cha
         return await saver.anotes_at(config, channel)
     kept = await saver.aget_tuple(config)
     return None if kept is None else in_order(_noted(kept.config, kept.pending_writes, channel))
+
+
+def task_of(key: str) -> str:
+    """The task id under which the note of a key is kept."""
+    return _TASK + key
 
 
 def key_of(task_id: str) -> str | None:

@@ -64,6 +64,11 @@ class Twin:
         return kept
 
 
+def before_run(run_id: str) -> str:
+    """The id under which is saved what a run repeats to begin there: LangGraph goes on with what has the run's own."""
+    return f"{run_id}:before"
+
+
 def twins(points: Sequence[Point], checkpoint_id: str, only: Collection[str] | None = None) -> list[Twin]:
     """What a rewind makes: of each subgraph that keeps a state of its own, then of the thread itself.
 

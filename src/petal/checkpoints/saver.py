@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 
-from petal.checkpoints import lineage
+from petal.checkpoints import lineage, undoing
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.leases import LEASE, Leases, conflicts
 from petal.checkpoints.lifetime import Closable
@@ -102,7 +102,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of the thread in the config's namespace."""
         found = self._engine.read(partial(self._recall.found, Namespace.of(config), get_checkpoint_id(config)))
-        return None if found is None else _begun(self._made(found), config)
+        return None if found is None else self._begun(self._made(found), found, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
@@ -115,7 +115,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
                     if head is None:
                         return None
                     if (found := self._recall.at_hand(head)) is not None:
-                        return _begun(self._rows.checkpoint_tuple(*found), config)
+                        return self._begun(self._rows.checkpoint_tuple(*found), found, config)
         return await self._engine.later(partial(self.get_tuple, config))
 
     def list(
@@ -216,6 +216,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         """
         with self.unsettled.saving(config, task_id), conflicts(config):
             self._engine.save(self._written(config, writes, task_id, task_path))
+            undoing.is_noted(self.leases.of(config), Namespace.of(config), config["configurable"]["checkpoint_id"])
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -223,6 +224,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         """As `put_writes`."""
         with self.unsettled.saving(config, task_id), conflicts(config):
             await self._engine.asave(self._written(config, writes, task_id, task_path))
+            undoing.is_noted(self.leases.of(config), Namespace.of(config), config["configurable"]["checkpoint_id"])
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -252,8 +254,9 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         id = get_checkpoint_id(config)
         if id is None:
             raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
-        lease = config["configurable"].get(LEASE)
-        return self._rows.writes(Namespace.of(config), id, writes, task_id, task_path, lease)
+        place = Namespace.of(config)
+        save = self._rows.writes(place, id, writes, task_id, task_path, config["configurable"].get(LEASE))
+        return undoing.with_note(save, self.leases.of(config), self._rows, place, id)
 
     def _saved_anew(
         self,
@@ -300,6 +303,14 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         self._recall.remember(Namespace(row.thread_id, row.ns), header.outline, versions)
         return made
 
+    def _begun(self, made: CheckpointTuple, found: Found, config: RunnableConfig) -> CheckpointTuple:
+        """Says, in each save of a run that goes on from here, whether it named the checkpoint where it began."""
+        undoing.found_by(self.leases.of(config), found[0], found[3])
+        configurable = made.config["configurable"]
+        if not configurable["checkpoint_ns"]:
+            configurable[FENCE] = HEAD if get_checkpoint_id(config) is None else FORK
+        return made
+
     def _page(self, search: Search) -> tuple[builtins.list[CheckpointTuple], Search | None]:
         """The checkpoints of a page that match, and the search for the next page."""
 
@@ -315,11 +326,3 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
             return [], None
         page = self._engine.read(ask)
         return [self._rows.checkpoint_tuple(*found) for found in page], search.following()
-
-
-def _begun(found: CheckpointTuple, config: RunnableConfig) -> CheckpointTuple:
-    """Says, in each save of a run that goes on from here, whether it named the checkpoint where it began."""
-    configurable = found.config["configurable"]
-    if not configurable["checkpoint_ns"]:
-        configurable[FENCE] = HEAD if get_checkpoint_id(config) is None else FORK
-    return found

@@ -15,11 +15,12 @@ from petal.checkpoints.leases import conflicts
 from petal.checkpoints.notes import Note, in_order, key_of
 from petal.checkpoints.pruning import prune_all
 from petal.checkpoints.recall import Recall
-from petal.checkpoints.records import CheckpointQuery, Reader, Transaction, WriteRow
+from petal.checkpoints.records import CheckpointQuery, LeaseRow, Reader, Transaction, WriteRow
 from petal.checkpoints.retention import RetentionReport
 from petal.checkpoints.rewinding import rewind_thread
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery
+from petal.checkpoints.undoing import roll_back
 from petal.checkpoints.verification import Damage, damages
 from petal.core.config.retention import Retention
 
@@ -52,6 +53,20 @@ class WholeThreads:
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
         await self._engine.later(partial(self.delete_for_runs, run_ids))
+
+    async def aroll_back(self, thread_id: str, runs: Sequence[LeaseRow]) -> None:
+        """Removes what runs of a thread saved, that it stands as before them.
+
+        Args:
+            thread_id: The thread.
+            runs: Their claims, in the order in which they had the thread.
+
+        Raises:
+            CheckpointerError: If a delta channel of a checkpoint that stays is rebuilt from one of theirs.
+        """
+        await self._engine.later(
+            partial(self._change, partial(roll_back, rows=self._rows, thread_id=thread_id, runs=runs))
+        )
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copies all of a thread, so that the copy goes on where the source would.

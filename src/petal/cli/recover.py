@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petal.cli.check import kept_by
-from petal.cli.failures import ExitCode
+from petal.cli.failures import ExitCode, leave_at_once, note
 from petal.cli.options import AgentFile, AsJson, Database, Debug
 from petal.cli.rendering import clock, print_json, print_table, printable
 
@@ -58,9 +58,13 @@ def recover(
             _list([run for run in built.incomplete() if thread in (None, run.thread_id)], as_json=as_json)
             return
         last: dict[str, Recovery] = {}
-        for told in built.recover(attempts, thread_id=thread, again=again):
-            last[told.thread_id] = told
-            print(json.dumps(asdict(told)) if as_json else printable(_line(told)), flush=True)
+        try:
+            for told in built.recover(attempts, thread_id=thread, again=again):
+                last[told.thread_id] = told
+                print(json.dumps(asdict(told)) if as_json else printable(_line(told)), flush=True)
+        except KeyboardInterrupt:
+            note("stopped; the next call goes on, and the attempt that was under way does not count")
+            leave_at_once(ExitCode.STOPPED)
     if not (last or as_json):
         print("No run died.")
     if any(told.outcome in ("failed", "dead") for told in last.values()):

@@ -70,7 +70,6 @@ async def _looked_at(saver: Any, thread_id: str) -> str:
     if await is_running(saver, thread_id):
         return "running"
     kept = await saver.aget_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
-    run = None if kept is None else await standing(saver, kept)
-    if run is not None:
+    if (run := await standing(saver, thread_id, kept)) is not None:
         return run.status
     return "waiting" if await open_questions(saver, thread_id) else "done"

@@ -16,11 +16,12 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StreamMode
 
 from petal.checkpoints.leases import Lease
+from petal.checkpoints.rewinding import before_run
 from petal.checkpoints.saver import PetalSaver
-from petal.core.branching import begun_at, keeps_states
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
 from petal.core.continuity import ThreadCheck, check_going_on, check_thread, heads
+from petal.core.departures import begun_at, keeps_states
 from petal.core.effects.task import DRY, REPLAY
 from petal.core.inputs import keep_input, left_input
 from petal.core.models.source import ModelSource
@@ -30,7 +31,7 @@ from petal.core.recovery import ATTEMPTS, Attempt, IncompleteRun, Recovery, inco
 from petal.core.steps.llm import INPUT
 from petal.core.steps.prompts import keys_of
 from petal.core.thread import Thread
-from petal.core.turns import before_run, turn
+from petal.core.turns import turn
 from petal.errors import (
     AgentConfigurationError,
     CheckpointerRequiredError,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import anyio
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
@@ -16,6 +18,7 @@ from petal.checkpoints.notes import RECOVERY, Note, anotes, aput_note
 from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import redacted
 from petal.core.continuity import heads, next_steps
+from petal.core.inputs import left_input_id
 from petal.core.questions import Answer, failures, open_questions
 from petal.core.shapes import agent_of
 from petal.core.turns import is_running
@@ -39,10 +42,12 @@ class IncompleteRun:
         thread_id: The thread.
         status: `"interrupted"`: it was cut off; `"failed"`: a step raised; `"dead"`: it was taken up again as often as
             allowed, and died each time.
-        since: When its newest checkpoint was made, in UTC; None if that cannot be read.
-        attempts: How often it was taken up again since its input, or since it last was whole.
+        since: When its newest checkpoint was made, in UTC; None if there is none, or it cannot be read.
+        attempts: How often it was taken up again since its input, or since it last was whole; what was stopped does not
+            count.
         error: What it died of last; None where its process ended without a word.
-        head: Its newest checkpoint.
+        head: Its newest checkpoint; "" if it has none.
+        input_id: Where its input lies, if it died before its first checkpoint; None else.
     """
 
     thread_id: str
@@ -51,6 +56,7 @@ class IncompleteRun:
     attempts: int
     error: str | None
     head: str
+    input_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,12 @@ class Attempt(Answer):
     Attributes:
         limit: At most so many attempts.
         again: Whether a dead one is to begin counting anew.
+        keys: Those of the notes of attempts that were begun.
     """
 
     limit: int = ATTEMPTS
     again: bool = False
+    keys: list[str] = field(default_factory=list)
 
     async def begin(self, saver: BaseCheckpointSaver[Any], config: RunnableConfig) -> None:
         """Note the attempt, once the run has the thread; it is durable when this returns, so a kill counts too.
@@ -102,20 +110,20 @@ class Attempt(Answer):
             PassedOver: If there is nothing to take up, or it was often enough.
         """
         thread_id = str(config["configurable"]["thread_id"])
-        kept = await _head(saver, thread_id)
-        run = None if kept is None else await standing(saver, kept)
+        run = await _read(saver, thread_id)
         if run is None or (run.status == "dead" and not self.again):
             raise PassedOver(run)
         place: RunnableConfig = {
             "configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": run.head}
         }
+        of = {} if run.input_id is None else {"input": run.input_id, "run": config["metadata"]["run_id"]}
         if not self.again and run.attempts >= self.limit:
             # More were allowed before than are now.
-            await _note(saver, place, {"act": "limit", "of": self.limit})
+            await _note(saver, place, {"act": "limit", "of": self.limit, **of})
             raise PassedOver(await _read(saver, thread_id))
         if self.again:
-            await _note(saver, place, {"act": "again"})
-        await _note(saver, place, {"act": "attempt", "of": self.limit})
+            await _note(saver, place, {"act": "again", **of})
+        self.keys.append(await _note(saver, place, {"act": "attempt", "of": self.limit, **of}))
 
 
 async def incomplete(agent: Agent, thread_id: str | None = None) -> AsyncIterator[IncompleteRun]:
@@ -133,9 +141,9 @@ async def incomplete(agent: Agent, thread_id: str | None = None) -> AsyncIterato
         except CheckpointCorruptionError as error:
             yield IncompleteRun(id, "failed", None, 0, _said(error), "")
             continue
-        if kept is None or (thread_id is None and agent_of(kept) not in (None, agent.name)):
+        if thread_id is None and kept is not None and agent_of(kept) not in (None, agent.name):
             continue
-        run = await standing(saver, kept)
+        run = await standing(saver, id, kept)
         if run is not None and not await is_running(saver, id):
             yield run
 
@@ -172,22 +180,38 @@ async def recovered(
             queue.append((id, False))
 
 
-async def standing(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> IncompleteRun | None:
-    """How the run stands that a thread's newest checkpoint belongs to; None if it is done, or waits for an answer."""
-    values = kept.checkpoint["channel_values"]
-    thread_id, head = str(kept.config["configurable"]["thread_id"]), str(kept.config["configurable"]["checkpoint_id"])
-    if "__start__" not in values and not any(True for _ in next_steps(kept)):
+async def standing(
+    saver: BaseCheckpointSaver[Any], thread_id: str, kept: CheckpointTuple | None
+) -> IncompleteRun | None:
+    """How the run stands that a thread had last; None if it is done, or waits for an answer.
+
+    Args:
+        saver: Keeps the thread.
+        thread_id: The thread.
+        kept: Its newest checkpoint.
+    """
+    input_id, errors = None, list[str]()
+    if kept is None or not _goes_on(kept):
+        if (input_id := await left_input_id(saver, thread_id)) is None:
+            return None
+    elif await open_questions(_looking(saver), thread_id):
         return None
-    if await open_questions(_looking(saver), thread_id):
-        return None
-    errors = [_said(error) for error in failures(kept)]
+    else:
+        errors = [_said(error) for error in failures(kept)]
     status: Literal["interrupted", "failed", "dead"] = "failed" if errors else "interrupted"
-    attempts, limit, error = _counted(await _notes_of_run(saver, kept))
+    attempts, limit, error = _counted(await _notes_of_run(saver, thread_id, kept, input_id))
     if limit is not None and attempts >= limit:
         status = "dead"
         error = error or KILLED
-    since = datetime.fromisoformat(kept.checkpoint["ts"])
-    return IncompleteRun(thread_id, status, since, attempts, error or (errors[-1] if errors else None), head)
+    error = error or (errors[-1] if errors else None)
+    if kept is None:
+        return IncompleteRun(thread_id, status, None, attempts, error, "", input_id)
+    since, head = datetime.fromisoformat(kept.checkpoint["ts"]), str(kept.config["configurable"]["checkpoint_id"])
+    return IncompleteRun(thread_id, status, since, attempts, error, head, input_id)
+
+
+def _goes_on(kept: CheckpointTuple) -> bool:
+    return "__start__" in kept.checkpoint["channel_values"] or any(True for _ in next_steps(kept))
 
 
 def _first_to_be_helped(run: IncompleteRun) -> tuple[int, float]:
@@ -208,28 +232,28 @@ async def _taken_up(agent: Agent, thread_id: str, attempt: Attempt) -> Recovery:
     except CheckpointerUnavailableError:
         raise
     except Exception as error:
-        return await _failed(saver, thread_id, _said(error))
+        return await _failed(saver, thread_id, attempt, _said(error))
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await _end(saver, await _head(saver, thread_id), attempt, {"act": "stopped"})
+        raise
     kept = await _head(saver, thread_id)
     assert kept is not None, "it was just run"
-    attempts, _, _ = _counted(await _notes_of_run(saver, kept))
+    attempts, _, _ = _counted(await _notes_of_run(saver, thread_id, kept))
     await _note(saver, kept.config, {"act": "whole"})
     asks = bool(await agent.thread(thread_id).ainterrupts())
     return Recovery(thread_id, "waiting" if asks else "done", attempts)
 
 
-async def _failed(saver: BaseCheckpointSaver[Any], thread_id: str, error: str) -> Recovery:
+async def _failed(saver: BaseCheckpointSaver[Any], thread_id: str, attempt: Attempt, error: str) -> Recovery:
     try:
         kept = await _head(saver, thread_id)
     except CheckpointCorruptionError:
         return Recovery(thread_id, "failed", 0, error)
     if kept is None:
         return Recovery(thread_id, "failed", 0, error)
-    notes = await _notes_of_run(saver, kept)
-    attempts, limit, _ = _counted(notes)
-    if notes:
-        # Under the key of the attempt: the next one, which may have begun elsewhere, has another.
-        key = f"{notes[-1].key[:_DIGITS]}.end"
-        await aput_note(saver, kept.config, RECOVERY, {"act": "failed", "error": error}, key)
+    attempts, limit, _ = _counted(await _notes_of_run(saver, thread_id, kept))
+    await _end(saver, kept, attempt, {"act": "failed", "error": error})
     is_dead = limit is not None and attempts >= limit
     return Recovery(thread_id, "dead" if is_dead else "failed", attempts, error)
 
@@ -253,28 +277,52 @@ async def _candidates(saver: BaseCheckpointSaver[Any], thread_id: str | None) ->
 _DIGITS = 6
 
 
-async def _note(saver: BaseCheckpointSaver[Any], place: RunnableConfig, value: dict[str, Any]) -> None:
-    """Keep a note behind all others of the thread."""
+async def _note(saver: BaseCheckpointSaver[Any], place: RunnableConfig, value: dict[str, Any]) -> str:
+    """Keep a note behind all others of the thread; its key."""
     known = await anotes(saver, str(place["configurable"]["thread_id"]), RECOVERY)
     number = 1 + max((int(note.key[:_DIGITS]) for note in known), default=0)
-    await aput_note(saver, place, RECOVERY, value, f"{number:0{_DIGITS}d}")
+    key = f"{number:0{_DIGITS}d}"
+    await aput_note(saver, place, RECOVERY, value, key)
+    return key
 
 
-async def _notes_of_run(saver: BaseCheckpointSaver[Any], kept: CheckpointTuple) -> list[Note]:
-    """What was noted since the input of a run, or since it last asked something, in order."""
-    notes = await anotes(saver, str(kept.config["configurable"]["thread_id"]), RECOVERY, ns="")
-    wanted, chain = {note.checkpoint_id for note in notes}, set[str]()
-    at: CheckpointTuple | None = kept
-    while at is not None and wanted:
+async def _end(
+    saver: BaseCheckpointSaver[Any], kept: CheckpointTuple | None, attempt: Attempt, value: dict[str, Any]
+) -> None:
+    """Keep a note of how an attempt ended, directly behind it: the next one may have begun elsewhere."""
+    if kept is not None and attempt.keys:
+        await aput_note(saver, kept.config, RECOVERY, value, f"{attempt.keys[-1]}.end")
+
+
+async def _notes_of_run(
+    saver: BaseCheckpointSaver[Any], thread_id: str, kept: CheckpointTuple | None, input_id: str | None = None
+) -> list[Note]:
+    """What was noted since the input of a run, or since it last asked something, in order.
+
+    Args:
+        saver: Keeps the thread.
+        thread_id: The thread.
+        kept: The newest checkpoint of the run, or the one before it.
+        input_id: The input, if the run has saved no checkpoint yet.
+    """
+    notes = await anotes(saver, thread_id, RECOVERY, ns="")
+    if input_id is not None:
+        return [note for note in notes if note.value.get("input") == input_id]
+    # Attempts at a run that had saved nothing yet are noted on what was there before it.
+    wanted = {str(note.value.get("run", note.checkpoint_id)) for note in notes}
+    passed = set[str]()
+    at = kept
+    while at is not None and wanted - passed:
         if at is not kept and any(channel == "__interrupt__" for _, channel, _ in at.pending_writes or ()):
             break
-        id = str(at.config["configurable"]["checkpoint_id"])
-        chain.add(id)
-        wanted.discard(id)
-        if at.parent_config is None or (at.metadata or {}).get("source") == "input":
+        metadata: Mapping[str, Any] = at.metadata or {}
+        passed |= {str(at.config["configurable"]["checkpoint_id"]), str(metadata.get("run_id"))}
+        if at.parent_config is None or metadata.get("source") == "input":
             break
         at = await _looking(saver).aget_tuple(at.parent_config)
-    return sorted((note for note in notes if note.checkpoint_id in chain), key=lambda note: note.key)
+    passed |= {note.value["input"] for note in notes if note.value.get("run") in passed}
+    found = [note for note in notes if note.value.get("input", note.checkpoint_id) in passed]
+    return sorted(found, key=lambda note: note.key)
 
 
 def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
@@ -284,6 +332,8 @@ def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
         match note.value["act"]:
             case "attempt":
                 attempts, limit, error = attempts + 1, note.value["of"], None
+            case "stopped":
+                attempts -= 1
             case "failed":
                 error = note.value["error"]
             case "limit":
@@ -294,8 +344,7 @@ def _counted(notes: Sequence[Note]) -> tuple[int, int | None, str | None]:
 
 
 async def _read(saver: BaseCheckpointSaver[Any], thread_id: str) -> IncompleteRun | None:
-    kept = await _head(saver, thread_id)
-    return None if kept is None else await standing(saver, kept)
+    return await standing(saver, thread_id, await _head(saver, thread_id))
 
 
 async def _head(saver: BaseCheckpointSaver[Any], thread_id: str) -> CheckpointTuple | None:

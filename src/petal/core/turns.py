@@ -76,7 +76,8 @@ async def turn(
     control = control or RunControl()
     async with _leases(saver).held(thread_id, run_id, on_conflict, patience) as lease:
         if lease.replaced:
-            await saver.adelete_for_runs([id for run_id in lease.replaced for id in (run_id, before_run(run_id))])
+            assert isinstance(saver, PetalSaver), "no other one rolls back"
+            await saver.aroll_back(thread_id, lease.replaced)
         lease.on_wish(partial(control.request_drain, "a later run takes over"))
         try:
             yield Turn(_of_run(config, lease.owner, run_id), control, lease)
@@ -89,11 +90,6 @@ async def turn(
 async def is_running(saver: BaseCheckpointSaver[Any], thread_id: str) -> bool:
     """Whether a run has the thread now, in a process that gives signs of life."""
     return await _leases(saver).is_held(thread_id)
-
-
-def before_run(run_id: str) -> str:
-    """The id under which is saved what a run repeats to begin there: LangGraph goes on with what has the run's own."""
-    return f"{run_id}:before"
 
 
 def _of_run(config: RunnableConfig, owner: str, run_id: str) -> RunnableConfig:

@@ -72,6 +72,18 @@ def recorded_calls(values: Any, recorded: Sequence[ToolCallRecord] = ()) -> list
     return [*answered, *records, *(record for record in rest if record.status == "open")]
 
 
+def message_of(result: Any, id: str | None) -> ToolMessage | None:
+    """The message in a tool's result that answers the call of this id."""
+    update = result.update if isinstance(result, Command) else result
+    within = update.get("messages", []) if isinstance(update, dict) else update
+    for one in within if isinstance(within, list) else [within]:
+        if isinstance(one, Command):
+            one = message_of(one, id)
+        if isinstance(one, ToolMessage) and one.tool_call_id == id:
+            return one
+    return None
+
+
 def _said(values: Any) -> list[ToolCallRecord]:
     messages = values.get("messages", []) if isinstance(values, Mapping) else getattr(values, "messages", [])
     answers = {message.tool_call_id: message for message in messages if isinstance(message, ToolMessage)}
@@ -100,18 +112,7 @@ def _seen(record: ToolCallRecord) -> ToolCallRecord:
     """A record with what a tool returned made text."""
     if record.kind == "step" or record.status != "done":
         return record
-    return _answered(record, _message(record.result, record.id))
-
-
-def _message(result: Any, id: str | None) -> ToolMessage | None:
-    update = result.update if isinstance(result, Command) else result
-    within = update.get("messages", []) if isinstance(update, dict) else update
-    for one in within if isinstance(within, list) else [within]:
-        if isinstance(one, Command):
-            one = _message(one, id)
-        if isinstance(one, ToolMessage) and one.tool_call_id == id:
-            return one
-    return None
+    return _answered(record, message_of(record.result, record.id))
 
 
 def _answered(record: ToolCallRecord, answer: ToolMessage | None) -> ToolCallRecord:

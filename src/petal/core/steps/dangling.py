@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.func import task
 from langgraph.types import Command
 
-from petal.checkpoints.notes import EFFECT, Note, anotes, notes
 from petal.core.config.steps import ModelOptions
 from petal.core.steps.history import DanglingCall, Key, dangling, first_change, mended
 from petal.core.steps.inquiry import Inquiry
 from petal.core.steps.registry import StepContext
 from petal.core.steps.tool import messages_of, tool_node
+from petal.core.steps.traces import Traces, atraces, traces
 from petal.tools.toolbox import Toolbox
 from petal.types.state import reducer_of, values_of
 
@@ -82,8 +81,9 @@ class Mender:
         Raises:
             GraphInterrupt: If the policy is to ask, and there is no answer yet.
         """
-        search = self._search(state, config)
-        plan = self._plan(state, _begun(notes(*search), config) if search else frozenset())
+        messages = messages_of(state)
+        calls = dangling(messages)
+        plan = self._plan(state, messages, calls, traces(calls, messages, config))
 
         def call(state: Any) -> Any:
             return self._tools.invoke(state, config)
@@ -93,8 +93,9 @@ class Mender:
 
     async def amend(self, state: Any, config: RunnableConfig) -> Conversation:
         """As `mend`."""
-        search = self._search(state, config)
-        plan = self._plan(state, _begun(await anotes(*search), config) if search else frozenset())
+        messages = messages_of(state)
+        calls = dangling(messages)
+        plan = self._plan(state, messages, calls, await atraces(calls, messages, config))
 
         async def call(state: Any) -> Any:
             return await self._tools.ainvoke(state, config)
@@ -108,27 +109,19 @@ class Mender:
         made: Callable[[Any], Any] = named(call)
         return made
 
-    def _search(self, state: Any, config: RunnableConfig) -> tuple[BaseCheckpointSaver[Any], str, str] | None:
-        """Where to look for calls that began; None if it does not matter, or nothing is kept."""
-        place = config.get("configurable", {})
-        saver = place.get("__pregel_checkpointer")
-        if self._policy == "error" or not isinstance(saver, BaseCheckpointSaver) or not dangling(messages_of(state)):
-            return None
-        return saver, place["thread_id"], EFFECT
-
-    def _plan(self, state: Any, begun: Set[str]) -> _Plan:
-        messages = messages_of(state)
-        calls = [call for call in dangling(messages) if call.is_readable]
+    def _plan(self, state: Any, messages: list[BaseMessage], found: Sequence[DanglingCall], known: Traces) -> _Plan:
+        calls = [call for call in found if call.is_readable]
+        unknown = [call for call in calls if call.key not in known.ended]
         results: dict[Key, ToolMessage] = {}
         wanted: dict[int, list[DanglingCall]] = {}
-        for call, fate in zip(calls, self._fates(calls, begun), strict=True):
+        for call, fate in zip(unknown, self._fates(unknown, known.begun), strict=True):
             if isinstance(fate, ToolMessage):
                 results[call.key] = fate
             else:
                 wanted.setdefault(call.place, []).append(call)
         last = max((place for place, message in enumerate(messages) if isinstance(message, AIMessage)), default=None)
         runs = [_Run.of(state, messages, place, chosen) for place, chosen in wanted.items()]
-        return _Plan(messages, results, runs, was_answered=all(call.place != last for call in calls))
+        return _Plan(messages, results, known.ended, runs, was_answered=all(call.place != last for call in calls))
 
     def _fates(self, calls: Sequence[DanglingCall], begun: Set[str]) -> Sequence[ToolMessage | None]:
         """The result that stands in for each call's own; None if the call is to be run now."""
@@ -147,14 +140,14 @@ class Mender:
         results, values = dict(plan.results), dict[str, Any]()
         commands: list[Command[Any]] = []
         others: dict[int, list[BaseMessage]] = {}
-        for run, outcome in zip(plan.runs, outcomes, strict=True):
-            for part in outcome if isinstance(outcome, list) else [outcome]:
+        for place, ids, parts in plan.came(outcomes):
+            for part in parts:
                 added, rest = _split(part)
                 for one in added:
-                    if isinstance(one, ToolMessage) and one.tool_call_id in run.ids:
-                        results[run.place, one.tool_call_id] = one
+                    if isinstance(one, ToolMessage) and one.tool_call_id in ids:
+                        results[place, one.tool_call_id] = one
                     else:
-                        others.setdefault(run.place, []).append(_with_id(one))
+                        others.setdefault(place, []).append(_with_id(one))
                 if isinstance(rest, Command):
                     commands.append(rest)
                 else:
@@ -184,16 +177,18 @@ class _Run:
 class _Plan:
     messages: list[BaseMessage]
     results: dict[Key, ToolMessage]
+    ended: Mapping[Key, Sequence[Any]]
+    """What is on record of calls that had ended."""
     runs: list[_Run]
     was_answered: bool
     """Whether no call of the last answer dangles."""
 
-
-def _begun(found: Sequence[Note], config: RunnableConfig) -> frozenset[str]:
-    """The ids of calls that began before this step did; what it began itself, it goes on with when it is resumed."""
-    now = config["configurable"].get("checkpoint_map", {}).values()
-    told = [note.value for note in found if note.checkpoint_id not in now and isinstance(note.value, Mapping)]
-    return frozenset(str(value["tool_call_id"]) for value in told if value.get("tool_call_id"))
+    def came(self, outcomes: Sequence[Any]) -> Iterator[tuple[int, Set[str | None], Sequence[Any]]]:
+        """What came of calls, now or before: the place of their message, their ids, and the parts of the result."""
+        for (place, id), parts in self.ended.items():
+            yield place, {id}, parts
+        for run, outcome in zip(self.runs, outcomes, strict=True):
+            yield run.place, run.ids, outcome if isinstance(outcome, list) else [outcome]
 
 
 def _name(tool: Any) -> str | None:

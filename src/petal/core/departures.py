@@ -16,9 +16,8 @@ from langgraph.types import Command
 
 from petal.checkpoints.lines import aoutlines
 from petal.checkpoints.retention import Point, states_at
-from petal.checkpoints.rewinding import arewind
+from petal.checkpoints.rewinding import arewind, before_run
 from petal.core.continuity import next_steps
-from petal.core.turns import before_run
 from petal.core.versions import STATES
 
 
