@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.base.id import uuid6
 
-from petal.checkpoints.notes import BRANCH, Note, anotes, aput_note
+from petal.checkpoints.notes import BRANCH, Note, anotes, anotes_at, aput_note
 from petal.errors import BranchExistsError, BranchNameError, BranchNotFoundError, CheckpointNotFoundError
 
 Why = Literal["named", "rewind"]
@@ -75,7 +75,7 @@ async def acheckpoint_of(saver: BaseCheckpointSaver[Any], thread_id: str, place:
     names = await anames(saver, thread_id)
     if (note := names.get(place)) is not None:
         return note.checkpoint_id
-    if place and await saver.aget_tuple(_config(thread_id, place)) is not None:
+    if place and await anotes_at(saver, _config(thread_id, place), BRANCH) is not None:
         return place
     raise BranchNotFoundError(thread_id, place, tuple(names))
 
@@ -105,7 +105,7 @@ async def aname(
         return
     if known is not None:
         raise BranchExistsError(thread_id, name, known.checkpoint_id)
-    if await saver.aget_tuple(_config(thread_id, checkpoint_id)) is None:
+    if await anotes_at(saver, _config(thread_id, checkpoint_id), BRANCH) is None:
         raise CheckpointNotFoundError(thread_id, checkpoint_id)
     await _note(saver, config, checkpoint_id, name, why)
 
