@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -56,6 +56,14 @@ def names_in(noted: Iterable[Note]) -> dict[str, Note]:
         found.pop(note.value["name"], None)
         if not note.value["dropped"]:
             found[note.value["name"]] = note
+    return found
+
+
+def by_checkpoint(names: Mapping[str, Note]) -> dict[str, list[str]]:
+    """The names that each checkpoint has, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, note in names.items():
+        found.setdefault(note.checkpoint_id, []).append(name)
     return found
 
 

@@ -43,16 +43,14 @@ def show_history(
     A thread that was rewound, edited or run on from its past has several lines: that of the latest state comes first,
     then the others, each down to where it parted.
     """
-    from petal.checkpoints.branches import anames
-    from petal.checkpoints.lines import alines
+    from petal.checkpoints.branches import by_checkpoint
+    from petal.checkpoints.lines import asurvey, lines_of
 
     with opened(db, agent) as saver:
         thread_id = whole_thread(saver, thread)
-        lines = asyncio.run(alines(saver, thread_id))
+        tree, noted = asyncio.run(asurvey(saver, thread_id))
+        lines, names = lines_of(tree, noted), by_checkpoint(noted)
         told = [Told(line, list(history(saver, thread_id, line.checkpoints[:limit]))) for line in lines]
-        names: dict[str, list[str]] = {}
-        for name, noted in asyncio.run(anames(saver, thread_id)).items():
-            names.setdefault(noted.checkpoint_id, []).append(name)
     if as_json:
         print_json([entry for one in told for entry in _json(one, names)])
     else:
