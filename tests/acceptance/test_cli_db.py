@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -24,25 +23,6 @@ from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 
 Petal = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def petal(tmp_path: Path) -> Petal:
-    """Runs the command in an empty folder."""
-
-    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*words),
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "200", **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    return run
 
 
 def command(*words: str) -> list[str]:

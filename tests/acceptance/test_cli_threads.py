@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +26,13 @@ def fail(state: Any) -> None:
 
 
 @pytest.fixture
-def petal(tmp_path: Path) -> Petal:
-    """Runs the command in an empty folder."""
-
-    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "petal.cli", "threads", *words],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "200", **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    return run
-
-
-def url_of(storage: CheckpointerConfig) -> str:
-    """What `--db` takes."""
-    assert storage.config is not None
-    return str(storage.config.get("db_file") or storage.config["connection_string"])
+def petal(petal: Petal) -> Petal:
+    """Runs `petal threads` in an empty folder."""
+    return partial(petal, "threads")
 
 
 @pytest.fixture
-def kept(durable_storage: CheckpointerConfig) -> str:
+def kept(durable_storage: CheckpointerConfig, database: str) -> str:
     """A database with a conversation, a thread that waits, one that failed, and one whose id begins another's."""
     with AgentFactory().with_chat(llm="demo:").with_checkpointer(durable_storage).build() as agent:
         agent.invoke("my name is Ada", thread_id="user-1")
@@ -65,7 +46,7 @@ def kept(durable_storage: CheckpointerConfig) -> str:
         pytest.raises(ValueError, match="no bread"),
     ):
         agent.invoke("hello", thread_id="failed")
-    return url_of(durable_storage)
+    return database
 
 
 def test_threads_are_listed(petal: Petal, kept: str) -> None:

@@ -246,7 +246,7 @@ def test_what_is_not_there_is_said(thread: Thread) -> None:
         thread.rewind(turns=4)
     with pytest.raises(CheckpointNotFoundError):
         thread.rewind(to="1ef00000-0000-6000-8000-000000000000")
-    with pytest.raises(BranchNotFoundError, match="Known: none"):
+    with pytest.raises(BranchNotFoundError, match="None of its checkpoints has a name"):
         thread.rewind(to="")
     assert thread.branches() == []
 
@@ -277,7 +277,7 @@ def test_a_kill_after_the_naming_loses_nothing(thread: Thread, monkeypatch: pyte
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("petal.core.thread.arewind", killed)
+        patch.setattr("petal.core.branching.arewind", killed)
         with pytest.raises(Killed):
             thread.rewind()
     assert said(thread) == said(thread, "before-rewind-1") == ALL

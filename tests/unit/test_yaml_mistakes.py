@@ -393,10 +393,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_bytes(b"name: x\nsteps: \xff\n")
     (tmp_path / "empty.yaml").write_bytes(b"\xef\xbb\xbf")
     (tmp_path / "plain.txt").write_text("x")
+    (tmp_path / "bare").mkdir()
     for path, problem in {
         "agent.yaml": ":2: The file is not UTF-8; save it as UTF-8.",
         "agnt.yaml": ": There is no file 'agnt.yaml'. Did you mean 'agent.yaml'? Known: agent.yaml, empty.yaml.",
-        "zzz/x.yaml": ": There is no file 'x.yaml'. Known: none.",
+        "zzz/x.yaml": f": There is no folder '{tmp_path / 'zzz'}'.",
+        "bare/x.yaml": ": There is no file 'x.yaml', nor any other YAML file beside it.",
         "empty.yaml": ": The file is empty; an agent has at least a list of steps.",
         ".": ": This is a folder; name the YAML file in it.",
         "plain.txt/x": ": The file cannot be read: Not a directory.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.base.id import uuid6
 
-from petal.checkpoints.notes import BRANCH, Note, anotes, aput_note
+from petal.checkpoints.notes import BRANCH, Note, anotes, anotes_at, aput_note
 from petal.errors import BranchExistsError, BranchNameError, BranchNotFoundError, CheckpointNotFoundError
 
 Why = Literal["named", "rewind"]
@@ -59,6 +59,14 @@ def names_in(noted: Iterable[Note]) -> dict[str, Note]:
     return found
 
 
+def by_checkpoint(names: Mapping[str, Note]) -> dict[str, list[str]]:
+    """The names that each checkpoint has, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, note in names.items():
+        found.setdefault(note.checkpoint_id, []).append(name)
+    return found
+
+
 async def anames(saver: BaseCheckpointSaver[Any], thread_id: str) -> dict[str, Note]:
     """The names in a thread, as `names_in` gives them."""
     return names_in(await anotes(saver, thread_id, BRANCH, ns=""))
@@ -75,7 +83,7 @@ async def acheckpoint_of(saver: BaseCheckpointSaver[Any], thread_id: str, place:
     names = await anames(saver, thread_id)
     if (note := names.get(place)) is not None:
         return note.checkpoint_id
-    if place and await saver.aget_tuple(_config(thread_id, place)) is not None:
+    if place and await anotes_at(saver, _config(thread_id, place), BRANCH) is not None:
         return place
     raise BranchNotFoundError(thread_id, place, tuple(names))
 
@@ -117,7 +125,7 @@ async def aname(
         raise BranchExistsError(thread_id, name, known.checkpoint_id)
     if known is not None and (is_given(known) or not given):
         return
-    if await saver.aget_tuple(_config(thread_id, checkpoint_id)) is None:
+    if await anotes_at(saver, _config(thread_id, checkpoint_id), BRANCH) is None:
         raise CheckpointNotFoundError(thread_id, checkpoint_id)
     await _note(saver, config, checkpoint_id, name, why, given=given)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-from petal.checkpoints.branches import Branch, anames
+from petal.checkpoints.branches import Branch, anames, by_checkpoint, names_in
+from petal.checkpoints.notes import BRANCH, Note, notes_of
 from petal.checkpoints.threads import CheckpointInfo
 from petal.errors import CheckpointNotFoundError
 
@@ -132,18 +133,7 @@ async def aoutlines(saver: BaseCheckpointSaver[Any], thread_id: str, *, ns: str 
         return found
     place = {} if ns is None else {"checkpoint_ns": ns}
     async for kept in saver.alist({"configurable": {"thread_id": thread_id, **place}}):
-        at, parent = kept.config["configurable"], (kept.parent_config or {}).get("configurable", {})
-        found.append(
-            CheckpointInfo(
-                thread_id,
-                at.get("checkpoint_ns", ""),
-                kept.checkpoint["id"],
-                parent.get("checkpoint_id"),
-                kept.checkpoint["ts"],
-                kept.metadata,
-                tuple(kept.checkpoint["channel_values"]),
-            )
-        )
+        found.append(_outline(thread_id, kept))
     return found
 
 
@@ -159,16 +149,34 @@ async def atree(saver: BaseCheckpointSaver[Any], thread_id: str) -> Tree:
     return Tree(outlines)
 
 
+async def asurvey(saver: BaseCheckpointSaver[Any], thread_id: str) -> tuple[Tree, dict[str, Note]]:
+    """How the checkpoints of a thread follow on each other, and the names that they have; each is read once at most.
+
+    Raises:
+        CheckpointNotFoundError: If there is no such thread.
+    """
+    if isinstance(saver, Outlining):
+        return await atree(saver, thread_id), await anames(saver, thread_id)
+    outlines: list[CheckpointInfo] = []
+    noted: list[Note] = []
+    async for kept in saver.alist({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}):
+        outlines.append(_outline(thread_id, kept))
+        noted += notes_of(kept, BRANCH)
+    if not outlines:
+        raise CheckpointNotFoundError(thread_id)
+    return Tree(outlines), names_in(noted)
+
+
 async def abranches(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Branch]:
     """The named branches of a thread, in the order in which they got their names.
 
     Raises:
         CheckpointNotFoundError: If there is no such thread.
     """
-    tree = await atree(saver, thread_id)
+    tree, names = await asurvey(saver, thread_id)
     passed = Passed(*tree.path(tree.head))
     found = []
-    for name, note in (await anames(saver, thread_id)).items():
+    for name, note in names.items():
         own, parted = tree.apart(note.checkpoint_id, passed)
         sources = [info.metadata.get("source") for info in own if info.checkpoint_id != parted]
         found.append(
@@ -192,15 +200,30 @@ async def alines(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Line]:
     Raises:
         CheckpointNotFoundError: If there is no such thread.
     """
-    tree = await atree(saver, thread_id)
-    names: dict[str, list[str]] = {}
-    for name, note in (await anames(saver, thread_id)).items():
-        names.setdefault(note.checkpoint_id, []).append(name)
+    return lines_of(*await asurvey(saver, thread_id))
+
+
+def lines_of(tree: Tree, names: Mapping[str, Note]) -> list[Line]:
+    """As `alines`, of a thread that was surveyed."""
+    there = by_checkpoint(names)
     lines: list[Line] = []
     passed = Passed()
     for head in dict.fromkeys((tree.head, *tree.leaves())):
         own, parted = tree.apart(head, passed)
         ids = tuple(info.checkpoint_id for info in own)
-        lines.append(Line(head, tuple(names.get(head, ())), head == tree.head, parted, ids))
+        lines.append(Line(head, tuple(there.get(head, ())), head == tree.head, parted, ids))
         passed.add(own)
     return lines
+
+
+def _outline(thread_id: str, kept: CheckpointTuple) -> CheckpointInfo:
+    at, parent = kept.config["configurable"], (kept.parent_config or {}).get("configurable", {})
+    return CheckpointInfo(
+        thread_id,
+        at.get("checkpoint_ns", ""),
+        kept.checkpoint["id"],
+        parent.get("checkpoint_id"),
+        kept.checkpoint["ts"],
+        kept.metadata,
+        tuple(kept.checkpoint["channel_values"]),
+    )

@@ -6,12 +6,12 @@ saved, and goes wherever its checkpoint goes. LangGraph passes over it, since no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 EFFECT, BRANCH, RECOVERY, INPUT = "__petal_effect__", "__petal_branch__", "__petal_recovery__", "__petal_input__"
 BEFORE = "__petal_before__"
@@ -103,7 +103,7 @@ def notes(
         found = saver.notes(thread_id, channel)
     else:
         kept = saver.list({"configurable": {"thread_id": thread_id}})
-        found = in_order(note for one in kept for note in _noted(one.config, one.pending_writes, channel))
+        found = in_order(note for one in kept for note in notes_of(one, channel))
     return [note for note in found if ns in (None, note.ns) and checkpoint_id in (None, note.checkpoint_id)]
 
 
@@ -120,7 +120,7 @@ async def anotes(
         found = await saver.anotes(thread_id, channel)
     else:
         kept = saver.alist({"configurable": {"thread_id": thread_id}})
-        found = in_order([note async for one in kept for note in _noted(one.config, one.pending_writes, channel)])
+        found = in_order([note async for one in kept for note in notes_of(one, channel)])
     return [note for note in found if ns in (None, note.ns) and checkpoint_id in (None, note.checkpoint_id)]
 
 
@@ -135,7 +135,7 @@ def notes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: s
     if isinstance(saver, NoteReader):
         return saver.notes_at(config, channel)
     kept = saver.get_tuple(config)
-    return None if kept is None else in_order(_noted(kept.config, kept.pending_writes, channel))
+    return None if kept is None else in_order(notes_of(kept, channel))
 
 
 async def anotes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: str) -> list[Note] | None:
@@ -143,7 +143,7 @@ async def anotes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, cha
     if isinstance(saver, NoteReader):
         return await saver.anotes_at(config, channel)
     kept = await saver.aget_tuple(config)
-    return None if kept is None else in_order(_noted(kept.config, kept.pending_writes, channel))
+    return None if kept is None else in_order(notes_of(kept, channel))
 
 
 def task_of(key: str) -> str:
@@ -161,8 +161,9 @@ def in_order(found: Iterable[Note]) -> list[Note]:
     return sorted(found, key=lambda note: (note.checkpoint_id, note.ns, note.key))
 
 
-def _noted(config: RunnableConfig, writes: Iterable[tuple[str, str, Any]] | None, channel: str) -> Iterable[Note]:
-    place = config["configurable"]
-    for task_id, name, value in writes or ():
+def notes_of(kept: CheckpointTuple, channel: str) -> Iterator[Note]:
+    """The notes on a checkpoint that was read."""
+    place = kept.config["configurable"]
+    for task_id, name, value in kept.pending_writes or ():
         if name == channel and (key := key_of(task_id)) is not None:
             yield Note(place["thread_id"], place.get("checkpoint_ns", ""), place["checkpoint_id"], key, value)

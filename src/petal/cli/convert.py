@@ -11,7 +11,7 @@ import typer
 
 from petal.cli.databases import configured, quiet_about_types, with_options
 from petal.cli.failures import note
-from petal.cli.options import AsJson, Debug
+from petal.cli.options import AsJson, Debug, optional
 from petal.cli.rendering import print_json
 from petal.errors import CheckpointerError
 
@@ -33,46 +33,38 @@ def convert(
     ],
     allow: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
             "--allow",
             metavar="MODULE:TYPE",
             help="A type of yours that LangGraph's tables hold, or your state's; may be given several times.",
-            show_default=False,
         ),
     ] = None,
     source_engine: Annotated[
         str | None,
-        typer.Option(
+        optional(
             "--source-engine",
             metavar="ENGINE",
             help="Whose tables to copy, langgraph or petal. Default: those that are there.",
-            show_default=False,
         ),
     ] = None,
     source_schema: Annotated[
-        str | None,
-        typer.Option("--source-schema", metavar="NAME", help="The schema of the source's tables.", show_default=False),
+        str | None, optional("--source-schema", metavar="NAME", help="The schema of the source's tables.")
     ] = None,
     target_schema: Annotated[
-        str | None,
-        typer.Option("--target-schema", metavar="NAME", help="The schema of the target's tables.", show_default=False),
+        str | None, optional("--target-schema", metavar="NAME", help="The schema of the target's tables.")
     ] = None,
     source_key: Annotated[
         str | None,
-        typer.Option(
-            "--source-key-env",
-            metavar="VARIABLE",
-            help="The environment variable with the source's encryption keys.",
-            show_default=False,
+        optional(
+            "--source-key-env", metavar="VARIABLE", help="The environment variable with the source's encryption keys."
         ),
     ] = None,
     target_key: Annotated[
         str | None,
-        typer.Option(
+        optional(
             "--target-key-env",
             metavar="VARIABLE",
             help="The environment variable with the keys to encrypt the target with.",
-            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from petal.cli.options import DB_VARIABLE
-from petal.errors import CheckpointerUnavailableError
+from petal.errors import CheckpointerConfigurationError, CheckpointerUnavailableError
 
 if TYPE_CHECKING:
     from petal.checkpoints.langgraph.adapter import LangGraphSaver
@@ -80,11 +80,18 @@ def quiet_about_types() -> Iterator[None]:
     jsonplus.logger.setLevel(before)
 
 
-def repeated(database: str | None) -> list[str]:
-    """The option that names the database again in a command shown to the user; a password is left out."""
+def repeated(database: str | None, agent: Path | None = None) -> list[str]:
+    """The option that names the database again in a command shown to the user; a password is left out.
+
+    Args:
+        database: As it was named itself.
+        agent: The agent whose database it is, if none was named; None also where the command names it anyway.
+    """
     from petal.core.config.checkpointer import redacted
 
-    if database is None or database == os.environ.get(DB_VARIABLE):
+    if database is None:
+        return [] if agent is None else ["--agent", str(agent)]
+    if database == os.environ.get(DB_VARIABLE):
         return []
     return ["--db", redacted(database)]
 
@@ -125,6 +132,25 @@ def opened(database: str | None, agent: Path | None, *, inspect: bool = True) ->
 
     with quiet_about_types(), open_checkpointer(recognised(config), inspect=inspect) as saver:
         yield saver
+
+
+def require_petals(saver: PetalSaver | LangGraphSaver, what: str) -> PetalSaver:
+    """The saver, if the tables are Petal's.
+
+    Args:
+        saver: The saver.
+        what: Of LangGraph's tables, what is not done with them.
+
+    Raises:
+        CheckpointerConfigurationError: If they are LangGraph's.
+    """
+    from petal.checkpoints import PetalSaver
+
+    if not isinstance(saver, PetalSaver):
+        raise CheckpointerConfigurationError(
+            f"{saver.where} holds LangGraph's tables, {what}; `petal convert` copies it into Petal's."
+        )
+    return saver
 
 
 def chosen(database: str | None, agent: Path | None) -> CheckpointerConfig:

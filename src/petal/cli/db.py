@@ -9,7 +9,7 @@ import typer
 
 from petal.cli.databases import configured, quiet_about_types
 from petal.cli.failures import ExitCode
-from petal.cli.options import DB_VARIABLE, AsJson, Debug
+from petal.cli.options import DB_VARIABLE, AsJson, Debug, optional
 from petal.cli.rendering import print_fields, print_json, printable
 from petal.cli.shortening import all_threads, whole_thread
 from petal.errors import CheckpointerConfigurationError
@@ -28,17 +28,9 @@ Url = Annotated[
         show_default=False,
     ),
 ]
-Schema = Annotated[
-    str | None, typer.Option("--schema", metavar="NAME", help="The schema of the tables.", show_default=False)
-]
+Schema = Annotated[str | None, optional("--schema", metavar="NAME", help="The schema of the tables.")]
 KeyVariable = Annotated[
-    str | None,
-    typer.Option(
-        "--key-env",
-        metavar="VARIABLE",
-        help="The environment variable with the encryption keys.",
-        show_default=False,
-    ),
+    str | None, optional("--key-env", metavar="VARIABLE", help="The environment variable with the encryption keys.")
 ]
 
 ADVICE = {
@@ -66,8 +58,7 @@ def status(url: Url, schema: Schema = None, as_json: AsJson = False, debug: Debu
 def verify(
     url: Url,
     thread: Annotated[
-        str | None,
-        typer.Option("--thread", "-t", metavar="ID", help="Only this thread. Default: all.", show_default=False),
+        str | None, optional("--thread", "-t", metavar="ID", help="Only this thread. Default: all.")
     ] = None,
     schema: Schema = None,
     key_variable: KeyVariable = None,

@@ -10,7 +10,7 @@ import typer
 
 from petal.cli.check import kept_by
 from petal.cli.failures import ExitCode, leave_at_once, note
-from petal.cli.options import AgentFile, AsJson, Database, Debug
+from petal.cli.options import AgentFile, AsJson, Database, Debug, at_least_one, optional
 from petal.cli.rendering import clock, print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ TOLD = {
 def recover(
     agent: AgentFile,
     attempts: Annotated[
-        int, typer.Option("--attempts", metavar="N", min=1, help="Go on with a run so often at most; then give it up.")
+        int,
+        typer.Option(
+            "--attempts", metavar="N", parser=at_least_one, help="Go on with a run so often at most; then give it up."
+        ),
     ] = 3,
     thread: Annotated[
-        str | None,
-        typer.Option("--thread", "-t", metavar="ID", help="Only this thread. Default: all.", show_default=False),
+        str | None, optional("--thread", "-t", metavar="ID", help="Only this thread. Default: all.")
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", metavar="", help="Also go on with those that were given up.")

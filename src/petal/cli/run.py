@@ -17,7 +17,7 @@ from petal.cli.continuations import Continuation
 from petal.cli.databases import require_existing
 from petal.cli.failures import ExitCode, leave_at_once, note, report
 from petal.cli.loading import answers_in_words, keeps_threads, load
-from petal.cli.options import AgentFile, AsJson, Database, Debug, ThreadName
+from petal.cli.options import AgentFile, AsJson, Database, Debug, ThreadName, optional
 from petal.cli.rendering import print_json
 from petal.cli.shortening import only, whole_thread
 from petal.cli.speaking import Speaker
@@ -35,21 +35,12 @@ def run(
     agent: AgentFile,
     message: Annotated[
         str | None,
-        typer.Option(
-            "--message",
-            "-m",
-            metavar="TEXT",
-            help="What to say; - reads it from stdin, as does a pipe.",
-            show_default=False,
-        ),
+        optional("--message", "-m", metavar="TEXT", help="What to say; - reads it from stdin, as does a pipe."),
     ] = None,
     input: Annotated[
         str | None,
-        typer.Option(
-            "--input",
-            metavar="JSON",
-            help="The state's values to begin with, instead of a message; - reads stdin.",
-            show_default=False,
+        optional(
+            "--input", metavar="JSON", help="The state's values to begin with, instead of a message; - reads stdin."
         ),
     ] = None,
     thread: ThreadName = None,
@@ -57,16 +48,10 @@ def run(
         bool, typer.Option("--resume", metavar="", help="Go on with a run that was cut off, or answer with --answer.")
     ] = False,
     answer: Annotated[
-        str | None,
-        typer.Option(
-            "--answer", metavar="VALUE", help="Answer the open question: JSON, or else text.", show_default=False
-        ),
+        str | None, optional("--answer", metavar="VALUE", help="Answer the open question: JSON, or else text.")
     ] = None,
     interrupt: Annotated[
-        str | None,
-        typer.Option(
-            "--interrupt", metavar="ID", help="Which question is answered, if several are open.", show_default=False
-        ),
+        str | None, optional("--interrupt", metavar="ID", help="Which question is answered, if several are open.")
     ] = None,
     abandon: Annotated[
         bool,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from petal.errors import CheckpointerError, CheckpointNotFoundError
+from petal.errors import BranchNotFoundError, CheckpointerError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from petal.checkpoints import ThreadInfo
@@ -32,16 +33,25 @@ def whole_thread(saver: Any, given: str) -> str:
 
 
 def whole_checkpoint(saver: Any, thread_id: str, given: str) -> str:
-    """The id of the one checkpoint of a thread that `given` is, or begins.
+    """The id of the one checkpoint of a thread that `given` is, or is the name of, or begins.
 
     Raises:
-        CheckpointNotFoundError: If there is none.
+        BranchNotFoundError: If there is none; it lists the names.
         CheckpointerError: If there are several; it lists them.
     """
-    every = saver.list({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
-    found = only((kept.checkpoint["id"] for kept in every), given, "checkpoints")
+    from petal.checkpoints.branches import anames
+    from petal.checkpoints.lines import aoutlines
+
+    place = {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": given}
+    if given and saver.get_tuple({"configurable": place}) is not None:
+        return given
+    names = asyncio.run(anames(saver, thread_id))
+    if given in names:
+        return names[given].checkpoint_id
+    every = asyncio.run(aoutlines(saver, thread_id))
+    found = only((info.checkpoint_id for info in every), given, "checkpoints")
     if found is None:
-        raise CheckpointNotFoundError(thread_id, given)
+        raise BranchNotFoundError(thread_id, given, tuple(names))
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ class Snapshot:
     """A checkpoint as its database holds it."""
 
     kept: CheckpointTuple
+    interrupts: Sequence[Interrupt] = ()
+    """The open questions, where they were looked for."""
 
     @property
     def id(self) -> str:
@@ -60,29 +63,31 @@ class Snapshot:
         return [*([INPUT] if INPUT in values else []), *started, *sent]
 
     @property
-    def interrupts(self) -> list[Interrupt]:
-        """The open questions: those of tasks that have not gone on since."""
-        return [asked for task in self._tasks().values() for asked in task.questions if not task.done]
-
-    @property
     def errors(self) -> list[str]:
         """What made tasks of the next steps fail; a refused answer is no failure, its question is open again."""
         from petal.core.config.checkpointer import redacted
+        from petal.core.questions import failures
 
-        return [
-            redacted(str(error))
-            for task in self._tasks().values()
-            for error in task.errors
-            if not (task.done or task.questions)
-        ]
+        return [redacted(str(error)) for error in failures(self.kept, self.interrupts)]
 
     @property
     def status(self) -> str:
         """`waiting` for an answer, `unfinished`, or `done`."""
         return "waiting" if self.interrupts else "unfinished" if self.next else "done"
 
+    @property
+    def repeats(self) -> str | None:
+        """The checkpoint to which a rewind went back with it."""
+        from petal.checkpoints.lines import TWIN_OF
+
+        metadata: Mapping[str, Any] = self.kept.metadata
+        repeated: str | None = metadata.get(TWIN_OF)
+        return repeated
+
     def did(self, parent: Snapshot | None) -> str:
         """What happened between the parent and this: the steps that ran, or the input that came in."""
+        if self.repeats is not None:
+            return f"went back to {self.repeats}"
         seen = self.kept.checkpoint["versions_seen"]
         before = parent.kept.checkpoint["versions_seen"] if parent else {}
         ran = [
@@ -98,49 +103,25 @@ class Snapshot:
             case _:
                 return f"ran {', '.join(ran)}" if ran else "began"
 
-    def _tasks(self) -> dict[str, _Task]:
-        tasks: dict[str, _Task] = {}
-        for task_id, channel, value in self.kept.pending_writes or ():
-            if task_id.replace("0", "").replace("-", "") == "":
-                continue  # not a task: input for all of them
-            task = tasks.setdefault(task_id, _Task([], []))
-            match channel:
-                case "__interrupt__":
-                    task.questions.extend(value if isinstance(value, list | tuple) else [value])
-                case "__error__":
-                    task.errors.append(value)
-                case "__resume__" | "__error_source_node__":
-                    pass
-                case _:
-                    task.done = True
-        return tasks
+
+def looked_at(saver: Any, thread_id: str, checkpoint_id: str | None = None) -> Snapshot:
+    """A thread's newest checkpoint, or another one that is there, with its open questions."""
+    from petal.core.questions import open_questions
+
+    named = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
+    kept = saver.get_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **named}})
+    assert kept is not None, "its id was just found"
+    return Snapshot(kept, asyncio.run(open_questions(saver, thread_id, kept.checkpoint["id"])))
 
 
-@dataclass(slots=True)
-class _Task:
-    questions: list[Interrupt]
-    errors: list[Any]
-    done: bool = False
-
-
-def history(saver: Any, thread_id: str, limit: int | None) -> Iterator[tuple[Snapshot, Snapshot | None]]:
-    """The checkpoints of a thread, newest first, each with its parent."""
-    config = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
-    snapshots = [Snapshot(kept) for kept in saver.list(config, limit=None if limit is None else limit + 1)]
-    yield from paired(saver, snapshots if limit is None else snapshots[:limit], snapshots)
-
-
-def paired(
-    saver: Any, shown: Iterable[Snapshot], known: Iterable[Snapshot]
-) -> Iterator[tuple[Snapshot, Snapshot | None]]:
-    """Each snapshot with its parent, read from the database where it is not among the known ones."""
-    by_id = {snapshot.id: snapshot for snapshot in known}
-    for snapshot in shown:
+def history(saver: Any, thread_id: str, ids: Iterable[str]) -> Iterator[tuple[Snapshot, Snapshot | None]]:
+    """The checkpoints of these ids in their order, each with its parent; without those that are gone meanwhile."""
+    place = {"thread_id": thread_id, "checkpoint_ns": ""}
+    kept = [saver.get_tuple({"configurable": {**place, "checkpoint_id": id}}) for id in ids]
+    snapshots = {one.checkpoint["id"]: Snapshot(one) for one in kept if one is not None}
+    for snapshot in snapshots.values():
         config = snapshot.kept.parent_config
-        if config is None:
-            yield snapshot, None
-            continue
-        parent = by_id.get(config["configurable"]["checkpoint_id"])
-        if parent is None and (kept := saver.get_tuple(config)) is not None:
-            parent = Snapshot(kept)
+        parent = None if config is None else snapshots.get(config["configurable"]["checkpoint_id"])
+        if parent is None and config is not None and (before := saver.get_tuple(config)) is not None:
+            parent = Snapshot(before)
         yield snapshot, parent

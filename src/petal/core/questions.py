@@ -141,9 +141,16 @@ async def has_failed(saver: PetalSaver, thread_id: str, checkpoint_id: str) -> b
     return kept is not None and bool(failures(kept)) and not await _open(saver, kept)
 
 
-def failures(kept: CheckpointTuple) -> list[Any]:
-    """What tasks of a checkpoint's next superstep raised that have no result since."""
-    return [error for task in _tasks(kept) if not task.finished for error in task.errors]
+def failures(kept: CheckpointTuple, questions: Sequence[Interrupt] = ()) -> list[Any]:
+    """What tasks of a checkpoint's next superstep raised that have no result since.
+
+    Args:
+        kept: The checkpoint.
+        questions: The open ones. A task that asks one of them has not failed: it refused an answer, and asks again.
+    """
+    asked = {question.id for question in questions}
+    failed = [task for task in _tasks(kept) if not (task.finished or asked & {one.id for one in task.questions})]
+    return [error for task in failed for error in task.errors]
 
 
 @contextmanager

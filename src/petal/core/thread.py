@@ -11,16 +11,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import Interrupt, StateSnapshot
 
-from petal.checkpoints.branches import Branch, acarry, acheckpoint_of, adrop, aname, anext_name
+from petal.checkpoints.branches import Branch, acheckpoint_of, adrop, aname
 from petal.checkpoints.lines import Line, abranches, alines, atree
 from petal.checkpoints.notes import EFFECT, anotes
-from petal.checkpoints.rewinding import arewind
-from petal.checkpoints.saver import PetalSaver
+from petal.core.branching import acted, forked, rewound
 from petal.core.config.retention import Retention
-from petal.core.effects.dry import anote_origin
 from petal.core.effects.records import effects
-from petal.core.questions import MISSING, Answer, has_failed, open_questions
-from petal.errors import CheckpointerError, CheckpointNotFoundError
+from petal.core.questions import MISSING, Answer, open_questions
+from petal.errors import CheckpointNotFoundError
 from petal.tools.ledger import ToolCallRecord, recorded_calls
 
 if TYPE_CHECKING:
@@ -273,11 +271,7 @@ class Thread:
         """
         to = to or str(uuid.uuid4())
         checkpoint_id = await self._at(checkpoint_id) or await self._head()
-        saver = self._saver
-        failed = isinstance(saver, PetalSaver) and await has_failed(saver, self.thread_id, checkpoint_id)
-        await self._keep("afork_thread", self.thread_id, checkpoint_id, to, **({"failed": True} if failed else {}))
-        await acarry(self._saver, self.thread_id, to, checkpoint_id)
-        await anote_origin(self._saver, self.thread_id, to, checkpoint_id)
+        await forked(self._saver, self.thread_id, checkpoint_id, to)
         return Thread(self.agent, to)
 
     def fork(self, checkpoint_id: str | None = None, to: str | None = None) -> Thread:
@@ -292,7 +286,7 @@ class Thread:
             CheckpointerError: If the other thread exists already, or the saver cannot copy.
         """
         await self._head()
-        await self._keep("acopy_thread", self.thread_id, to)
+        await acted(self._saver, "acopy_thread", self.thread_id, to)
         return Thread(self.agent, to)
 
     def copy(self, to: str) -> Thread:
@@ -323,14 +317,7 @@ class Thread:
             raise ValueError(f"rewind takes back at least one turn, not {turns}.")
         target = await self._at(to)
         async with self.agent.changing(self.config()) as config:
-            tree = await atree(self._saver, self.thread_id)
-            if target is None and (target := tree.before_turns(turns)) is None:
-                raise CheckpointNotFoundError(self.thread_id, "before its first turn")
-            if target not in tree.known:
-                raise CheckpointNotFoundError(self.thread_id, target)
-            name = keep_as if keep_as is not None else await anext_name(self._saver, self.thread_id)
-            await aname(self._saver, config, name, tree.head, "rewind", given=keep_as is not None)
-            await arewind(self._saver, config, target)
+            await rewound(self._saver, config, turns, target, keep_as)
             return await self.astate()
 
     def rewind(self, turns: int = 1, *, to: str | None = None, keep_as: str | None = None) -> StateSnapshot:
@@ -366,10 +353,10 @@ class Thread:
         if policy is None and not rules:
             if dry_run:
                 raise ValueError("A dry run tells what rules would delete; name one, as in prune(keep_last=1).")
-            await self._keep("aprune", [self.thread_id], strategy=strategy or "keep_latest")
+            await acted(self._saver, "aprune", [self.thread_id], strategy=strategy or "keep_latest")
             return None
         policy = policy or Retention(**rules)
-        report: RetentionReport = await self._keep("aretain", policy, [self.thread_id], dry_run=dry_run)
+        report: RetentionReport = await acted(self._saver, "aretain", policy, [self.thread_id], dry_run=dry_run)
         return report
 
     def prune(
@@ -386,7 +373,7 @@ class Thread:
     async def adelete(self) -> None:
         """Delete the thread with all its checkpoints."""
         async with self.agent.changing(self.config()):
-            await self._keep("adelete_thread", self.thread_id)
+            await acted(self._saver, "adelete_thread", self.thread_id)
 
     def delete(self) -> None:
         """As `adelete`."""
@@ -440,18 +427,6 @@ class Thread:
         if head not in tree.known:
             raise CheckpointNotFoundError(self.thread_id, head)
         return {info.checkpoint_id for info in tree.path(head)}
-
-    async def _keep(self, act: str, *args: Any, **kwargs: Any) -> Any:
-        """One of the saver's acts on whole threads, which not every saver of LangGraph's has."""
-        saver = self.agent.checkpointer
-        try:
-            method = getattr(saver, act)
-            return await method(*args, **kwargs)
-        except (AttributeError, NotImplementedError) as error:
-            raise CheckpointerError(
-                f"{type(saver).__name__} has no {act}; open the database with petal.checkpoints.open_checkpointer, "
-                "whose savers have it."
-            ) from error
 
     def _call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         return self.agent.portal.call(function, *args, **kwargs)

@@ -63,9 +63,10 @@ class BranchNotFoundError(CheckpointNotFoundError):
         self.name, self.known = name, known
 
     def __str__(self) -> str:
+        none = "None of its checkpoints has a name; `petal threads history` lists them."
         return (
             f"Thread {self.thread_id!r} has no checkpoint {self.name!r}, and no branch of that name. "
-            f"{known_names(self.name, self.known)}"
+            f"{known_names(self.name, self.known) if self.known else none}"
         )
 
 

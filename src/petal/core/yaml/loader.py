@@ -129,12 +129,21 @@ def parse_step(text: str, *, base: Path, file: Path | None = None, registry: Ste
     return step.model_copy(update={"config": config})
 
 
+def _missing(path: Path) -> str:
+    """What to say of a file that is not there."""
+    if not path.parent.is_dir():
+        return f"There is no folder {str(path.parent)!r}."
+    there = sorted(other.name for other in path.parent.glob("*.y*ml"))
+    if there:
+        return unknown("file", path.name, there)
+    return f"There is no file {path.name!r}, nor any other YAML file beside it."
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        there = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise YAMLConfigurationError(path, None, "", unknown("file", path.name, there)) from None
+        raise YAMLConfigurationError(path, None, "", _missing(path)) from None
     except IsADirectoryError:
         raise YAMLConfigurationError(path, None, "", "This is a folder; name the YAML file in it.") from None
     except UnicodeDecodeError as error:
