@@ -6,23 +6,18 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
 import pytest
+from postgres_rows import SIZE, opened, save
 
 from petal.checkpoints.postgres import PostgresStore
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, Reader
 from petal.checkpoints.threads import ThreadQuery
-from petal.core.config.checkpointer import PostgresOptions
 from petal.errors import CheckpointerUnavailableError
 from petal.testing.postgres import PostgresServer
-
-NOW = "2026-01-01T00:00:00+00:00"
-SIZE = len(b"headermetadatavaluewrite")
 
 STARTER = """
 import sys
@@ -39,26 +34,6 @@ store.commit([Save(CheckpointRow(name, "", "1", None, "loop", 1, None, b"header"
 store.close()
 print("saved", flush=True)
 """
-
-
-@contextmanager
-def opened(url: str, **options: Any) -> Iterator[PostgresStore]:
-    store = PostgresStore(PostgresOptions(connection_string=url, **options), "postgresql://test")
-    store.open()
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def save(id: str, thread_id: str = "t") -> Save:
-    return Save(
-        CheckpointRow(thread_id, "", id, None, "loop", 1, None, b"header", b"metadata"),
-        [ValueRow(thread_id, "", "messages", id, id, b"value")],
-        [WriteRow(thread_id, "", id, "task", 0, "messages", "", b"write")],
-        "done",
-        NOW,
-    )
 
 
 def checkpoints(store: PostgresStore, thread_id: str = "t") -> list[str]:
