@@ -13,6 +13,10 @@
 .NOTPARALLEL:
 .PHONY: help demo test lint types imports unit tests covered bench lock install clean
 
+# Bytecode is kept also where the environment says not to: the tests, the demo and the benchmarks start hundreds of
+# processes, and each would compile LangGraph for itself, which takes longer than most of them run.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin

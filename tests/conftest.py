@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
 from llmock.chaos import ChaosSettings, StreamChaos
 from llmock.journal import RequestRecord
 from llmock.ratelimit import LimitSettings
@@ -21,6 +23,7 @@ from llmock.simulation import MockResponseSettings
 from llmock.state import LLMockState
 from llmock.testing import LLMockServer
 
+from petal.checkpoints import open_checkpointer
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.testing.postgres import (
     PostgresMissingError,
@@ -86,6 +89,17 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANGSMITH_TRACING", "false")
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts are not measured for coverage, which slows them down.
+
+    For those that are many or killed, and run what is measured elsewhere; and for those that tell which modules they
+    have imported, since measuring imports some too.
+    """
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def _own_postgres() -> Iterator[PostgresServer]:
     try:
@@ -141,6 +155,21 @@ def storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
 def durable_storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
     """Every storage that outlives a process in turn, each with a fresh place."""
     return _storage(request.param, request)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "langgraph"])
+def saver(request: pytest.FixtureRequest) -> Iterator[BaseCheckpointSaver[Any]]:
+    """Each of Petal's savers in turn, on a fresh place, and LangGraph's own; on SQLite only if a test asks for it."""
+    match request.param:
+        case "langgraph":
+            yield InMemorySaver()
+        case "langgraph-sqlite":
+            folder: Path = request.getfixturevalue("tmp_path")
+            with open_checkpointer(f"sqlite:///{folder}/langgraph.db", engine="langgraph") as opened:
+                yield opened
+        case kind:
+            with open_checkpointer(_storage(kind, request)) as opened:
+                yield opened
 
 
 class StrictHistory:

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, for all acceptance tests."""
+"""The command line as a process of its own, for all acceptance tests; what several share beside them is importable."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from petal.core.config.checkpointer import CheckpointerConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

@@ -125,6 +125,7 @@ def test_reading_imports_nothing(petal: Petal, tmp_path: Path) -> None:
     assert not (tmp_path / "imported").exists()
 
 
+@pytest.mark.parametrize("durable_storage", ["sqlite"], indirect=True)
 def test_an_id_is_short_while_it_is_unique(petal: Petal, kept: str) -> None:
     """A whole id wins; several are listed; none is an error too."""
     assert json.loads(petal("show", "user-1", "--db", kept, "--json").stdout)["thread_id"] == "user-1"

@@ -11,6 +11,7 @@ import pytest
 
 from petal.core.config.checkpointer import CheckpointerConfig
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 SCRIPT = Path(__file__).with_name("killed_effects.py")
 
 

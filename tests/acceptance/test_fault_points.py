@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 SCRIPT = Path(__file__).with_name("fault_points.py")
 FOUND = re.compile(r"(\d+) points, and the next process ended with 0\n")
 LEAST = 100

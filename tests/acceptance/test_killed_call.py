@@ -16,6 +16,7 @@ from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 from petal.types.state import DefaultState
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 SCRIPT = Path(__file__).with_name("killed_call.py")
 
 

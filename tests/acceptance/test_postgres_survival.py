@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
 import pytest
+from postgres_rows import SIZE, opened, save
 
 from petal.checkpoints.postgres import PostgresStore
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, Reader
 from petal.checkpoints.threads import ThreadQuery
-from petal.core.config.checkpointer import PostgresOptions
 from petal.errors import CheckpointerUnavailableError
 from petal.testing.postgres import PostgresServer
-
-NOW = "2026-01-01T00:00:00+00:00"
-SIZE = len(b"headermetadatavaluewrite")
 
 STARTER = """
 import sys
@@ -42,26 +36,6 @@ print("saved", flush=True)
 """
 
 
-@contextmanager
-def opened(url: str, **options: Any) -> Iterator[PostgresStore]:
-    store = PostgresStore(PostgresOptions(connection_string=url, **options), "postgresql://test")
-    store.open()
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def save(id: str, thread_id: str = "t") -> Save:
-    return Save(
-        CheckpointRow(thread_id, "", id, None, "loop", 1, None, b"header", b"metadata"),
-        [ValueRow(thread_id, "", "messages", id, id, b"value")],
-        [WriteRow(thread_id, "", id, "task", 0, "messages", "", b"write")],
-        "done",
-        NOW,
-    )
-
-
 def checkpoints(store: PostgresStore, thread_id: str = "t") -> list[str]:
     """The ids that are there, each with its value and its write, and counted once."""
 
@@ -77,17 +51,16 @@ def checkpoints(store: PostgresStore, thread_id: str = "t") -> list[str]:
     return store.read(ask)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_twenty_processes_may_be_the_first_to_start(postgres_url: str) -> None:
     """One of them makes schema and tables, and all of them save."""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(STARTER), postgres_url]
-    # Measuring coverage doubles the start of a process, and what they do is measured elsewhere.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     processes: list[subprocess.Popen[str]] = []
     for number in range(20):
         processes.append(
             subprocess.Popen(
                 [*command, f"p{number}", "tenant"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
         if number % 2:  # imports first, two at a time, so that other tests get their share of the machine

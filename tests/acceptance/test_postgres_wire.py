@@ -13,22 +13,21 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from postgres_rows import SIZE, opened, save
 
 from petal.checkpoints.postgres import PostgresStore
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, ValueRow, WriteRow
+from petal.checkpoints.records import CheckpointQuery, Reader, Save
 from petal.checkpoints.threads import ThreadQuery
-from petal.core.config.checkpointer import PostgresOptions
 from petal.errors import CheckpointerUnavailableError
 
 CLEAR = "?sslmode=disable&gssencmode=disable"
 """So that what is sent can be read here."""
-NOW = "2026-01-01T00:00:00+00:00"
 
 Message = tuple[bytes, bytes]
 """A message's type and its body."""
@@ -250,29 +249,6 @@ def wire(postgres_url: str) -> Iterator[Wire]:
     wire = Wire(postgres_url)
     yield wire
     wire.close()
-
-
-@contextmanager
-def opened(url: str, **options: Any) -> Iterator[PostgresStore]:
-    store = PostgresStore(PostgresOptions(connection_string=url, **options), "postgresql://test")
-    store.open()
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def save(id: str, thread_id: str = "t") -> Save:
-    return Save(
-        CheckpointRow(thread_id, "", id, None, "loop", 1, thread_id, b"header", b"metadata", labels=(b"label...",)),
-        [ValueRow(thread_id, "", "messages", id, id, b"value")],
-        [WriteRow(thread_id, "", id, "task", 0, "messages", "", b"write")],
-        "done",
-        NOW,
-    )
-
-
-SIZE = len(b"headermetadatavaluewrite")
 
 
 def tally(store: PostgresStore) -> dict[str, tuple[int, int, int, int | None]]:
@@ -507,7 +483,7 @@ class Nursery:
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
+def nursery(unmeasured: None) -> Iterator[Nursery]:
     command = [sys.executable, "-c", textwrap.dedent(NURSERY)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Nursery(process)

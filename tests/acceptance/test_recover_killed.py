@@ -119,6 +119,7 @@ def listed(petal: Petal, *words: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_two_machines_recover_at_once_and_each_step_runs_once(petal: Petal, folder: Path) -> None:
     names = ["a", "b", "c"]
     killed(petal, folder, *names)

@@ -16,6 +16,8 @@ from petal.checkpoints.sqlite import SqliteStore
 from petal.checkpoints.threads import ThreadQuery
 from petal.core.config.checkpointer import SqliteOptions
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ROWS = """
 import os, signal, sys
 from petal.checkpoints.journal import Journal

@@ -14,6 +14,7 @@ import pytest
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 SCRIPT = Path(__file__).with_name("three_steps.py")
 STEPS = ["one", "two", "three"]
 

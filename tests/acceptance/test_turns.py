@@ -18,6 +18,7 @@ from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 from petal.errors import NothingToResumeError
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 HERE = Path(__file__).parent
 ROUNDS = 500
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import operator
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypedDict
 
@@ -64,24 +63,6 @@ class Deep(TypedDict, total=False):
 
 class Deltas(TypedDict, total=False):
     said: Annotated[list[str], DeltaChannel(lambda value, writes: value + [x for w in writes for x in w])]
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres", "langgraph"])
-def saver(request: pytest.FixtureRequest) -> Iterator[BaseCheckpointSaver[Any]]:
-    """Each of Petal's savers, and LangGraph's own."""
-    with ExitStack() as stack:
-        match request.param:
-            case "memory":
-                yield stack.enter_context(open_checkpointer("memory://"))
-            case "sqlite":
-                yield stack.enter_context(open_checkpointer(f"sqlite:///{request.getfixturevalue('tmp_path')}/b.db"))
-            case "postgres":
-                yield stack.enter_context(open_checkpointer(request.getfixturevalue("postgres_url")))
-            case "langgraph":
-                yield InMemorySaver()
-            case _:
-                url = f"sqlite:///{request.getfixturevalue('tmp_path')}/b.db"
-                yield stack.enter_context(open_checkpointer(url, engine="langgraph"))
 
 
 @pytest.fixture

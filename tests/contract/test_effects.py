@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import operator
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypedDict
@@ -20,7 +18,6 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 import petal
-from petal.checkpoints import open_checkpointer
 from petal.checkpoints.notes import EFFECT, notes
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -64,20 +61,6 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres", "langgraph"])
-def saver(request: pytest.FixtureRequest) -> Iterator[BaseCheckpointSaver[Any]]:
-    with ExitStack() as stack:
-        match request.param:
-            case "memory":
-                yield stack.enter_context(open_checkpointer("memory://"))
-            case "sqlite":
-                yield stack.enter_context(open_checkpointer(f"sqlite:///{request.getfixturevalue('tmp_path')}/e.db"))
-            case "postgres":
-                yield stack.enter_context(open_checkpointer(request.getfixturevalue("postgres_url")))
-            case _:
-                yield InMemorySaver()
 
 
 in_memory = pytest.mark.parametrize("saver", ["memory", "langgraph"], indirect=True)

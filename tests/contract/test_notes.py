@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, interrupt
 
-from petal.checkpoints import open_checkpointer
 from petal.checkpoints.notes import BRANCH, EFFECT, Note, anotes, aput_note, notes, put_note
 from petal.checkpoints.saver import PetalSaver
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres", "langgraph"])
-def saver(request: pytest.FixtureRequest) -> Iterator[BaseCheckpointSaver[Any]]:
-    with ExitStack() as stack:
-        match request.param:
-            case "memory":
-                yield stack.enter_context(open_checkpointer("memory://"))
-            case "sqlite":
-                yield stack.enter_context(open_checkpointer(f"sqlite:///{request.getfixturevalue('tmp_path')}/n.db"))
-            case "postgres":
-                yield stack.enter_context(open_checkpointer(request.getfixturevalue("postgres_url")))
-            case _:
-                yield InMemorySaver()
 
 
 def _asking(saver: BaseCheckpointSaver[Any]) -> CompiledStateGraph[Any, Any, Any, Any]:

@@ -41,6 +41,7 @@ CALL = "call:1"
 """The namespace of one call of a subgraph, which goes with the checkpoint that the call began at."""
 NAMESPACES = ("", "sub", CALL)
 CHANNELS = ("messages", "log", "notes", "any")
+PLAIN = (str, int, float, bool, type(None))
 
 
 def on(thread_id: str, ns: str | None = "", id: str | None = None, **more: Any) -> RunnableConfig:
@@ -123,6 +124,8 @@ def _place(found: CheckpointTuple) -> tuple[str, str, str]:
 
 def shape(value: Any) -> Any:
     """A value with the type of each of its parts, to be compared: 1, 1.0 and True are three things."""
+    if type(value) in PLAIN:  # most are, and they are asked of millions
+        return type(value), value
     if isinstance(value, dict):
         return dict, [(shape(key), shape(item)) for key, item in value.items()]
     if isinstance(value, list | tuple):

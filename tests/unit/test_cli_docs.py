@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -85,6 +84,7 @@ def test_every_option_has_a_help_text(name: str) -> None:
     [(["--version"], {*HEAVY, "typer", "rich"}), (["--help"], HEAVY), (["run", "--help"], HEAVY - {"pydantic"})],
     ids=["version", "help", "run help"],
 )
+@pytest.mark.usefixtures("unmeasured")
 def test_what_needs_no_agent_imports_none(arguments: list[str], absent: set[str]) -> None:
     """Help and version don't wait for LangGraph."""
     script = (
@@ -95,9 +95,6 @@ def test_what_needs_no_agent_imports_none(arguments: list[str], absent: set[str]
         "except SystemExit: pass\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"
     )
-    # Measuring coverage would import sqlite3 into the process.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "petal" in done.stdout.lower()
     assert not absent & set(json.loads(done.stderr.splitlines()[-1]))
