@@ -315,6 +315,21 @@ def test_an_older_format_is_brought_up_to_date(postgres_url: str, monkeypatch: p
         assert connection.execute("SELECT value, second, third FROM petal_meta").fetchall() == [("3", None, None)]
 
 
+def test_of_two_who_make_the_tables_the_second_finds_them_made(postgres_url: str) -> None:
+    """Both saw that there are none before either had begun."""
+    stores = [made(postgres_url), made(postgres_url)]
+    with ThreadPoolExecutor(2) as pool:
+        with psycopg.connect(postgres_url) as busy:
+            busy.execute("SELECT pg_advisory_xact_lock(%s)", (key("public", ""),))
+            openings = [pool.submit(store.open) for store in stores]
+            waiting(postgres_url, 2)
+        for opening in openings:
+            opening.result()
+    for number, store in enumerate(stores):
+        store.commit([save(str(number))])
+        store.close()
+
+
 def test_waiting_for_who_makes_the_tables_has_an_end(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_migrations, "PATIENCE", "100ms")
     store = made(postgres_url)
