@@ -1,4 +1,4 @@
-"""What is compared: no checkpointer, the floor, LangGraph's three savers and Petal's three."""
+"""What is compared: no checkpointer, the floor, the least of a durable saver, LangGraph's savers and Petal's."""
 
 from __future__ import annotations
 
@@ -48,6 +48,22 @@ async def _floor(place: str) -> AsyncIterator[Saver]:
     from bench.floor import ReferenceSaver
 
     yield ReferenceSaver()
+
+
+@asynccontextmanager
+async def _least_sqlite(place: str) -> AsyncIterator[Saver]:
+    from bench.least import least_on_sqlite
+
+    with least_on_sqlite(place) as saver:
+        yield saver
+
+
+@asynccontextmanager
+async def _least_postgres(place: str) -> AsyncIterator[Saver]:
+    from bench.least import least_on_postgres
+
+    with least_on_postgres(place) as saver:
+        yield saver
 
 
 @asynccontextmanager
@@ -113,6 +129,8 @@ CANDIDATES = {
     for candidate in (
         Candidate("none", "no checkpointer", "none", _nothing),
         Candidate("floor", "floor", "memory", _floor),
+        Candidate("least-sqlite", "least on SQLite", "sqlite", _least_sqlite),
+        Candidate("least-postgres", "least on Postgres", "postgres", _least_postgres),
         Candidate("lg-memory", "LangGraph memory", "memory", _langgraph_memory),
         Candidate("lg-sqlite", "LangGraph SQLite", "sqlite", _langgraph_sqlite),
         Candidate("lg-postgres", "LangGraph Postgres", "postgres", _langgraph_postgres),

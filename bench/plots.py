@@ -12,6 +12,8 @@ INK, FAINT = "#333", "#ddd"
 COLOURS = {
     "none": "#999999",
     "floor": "#222222",
+    "least-sqlite": "#5f6b73",
+    "least-postgres": "#b0a990",
     "lg-memory": "#e8a87c",
     "lg-sqlite": "#d1495b",
     "lg-postgres": "#8d5a97",
