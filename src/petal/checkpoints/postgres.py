@@ -67,7 +67,13 @@ class PostgresStore:
                 if self._read_only:
                     require_current(connection, self._statements, self.where)
                 else:
-                    migrate(connection, self._statements, self.where, beside_langgraphs=self._named)
+                    migrate(
+                        connection,
+                        self._statements,
+                        self.where,
+                        schema=self._schema,
+                        beside_langgraphs=self._named,
+                    )
             self._connections.open()
         except psycopg.Error as error:
             raise self.translated(error) or error from error
