@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
+
+PORTIONS = (64, 16, 8, 4, 3, 2, 1)
+"""How many rows a statement may have: few numbers, so that all of these statements stay prepared."""
 
 NOTED = "channel >= '__petal_' AND channel < '__petal`'"
 """Of the writes those that are notes, in the words by which SQLite knows the index that holds them."""
@@ -289,6 +294,16 @@ def of_rows(statement: str, count: int, width: int) -> str:
     """A statement for so many rows of so many columns."""
     row = "(" + ", ".join("?" * width) + ")"
     return statement.format(rows=", ".join([row] * count))
+
+
+def portions(statement: str, width: int, columns: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """A statement for many rows as some for as many as `PORTIONS` say, each with its parameters."""
+    at, rows = 0, len(columns) // width
+    for count in PORTIONS:
+        while rows >= count:
+            yield of_rows(statement, count, width), columns[at : at + count * width]
+            at += count * width
+            rows -= count
 
 
 SHRINK = "UPDATE petal_threads SET size = size - ? WHERE thread_id = ?"
