@@ -796,6 +796,43 @@ def test_a_part_that_was_used_is_not_gone_on_with(
     assert "is not the same there" in failure(source, target)
 
 
+@pytest.mark.parametrize("engine", ["langgraph", "petal"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+def test_writes_that_wait_for_a_checkpoint_come_along(
+    request: pytest.FixtureRequest, engine: str, kind: str, target: CheckpointerConfig
+) -> None:
+    """The input of a run that died before its first one is kept so, in a thread that may have none at all."""
+    config = CheckpointerConfig(type="memory") if kind == "memory" else place(kind, request, "source")
+    with Place(config).open(engine=engine) as here, Place(target).open() as there:
+        here.put(on("t", checkpoint_ns=""), empty_checkpoint(), {"source": "input", "step": -1}, {})
+        here.put_writes(on("t", checkpoint_ns="sub", checkpoint_id="1"), [("x", "one"), ("y", "two")], "task")
+        here.put_writes(on("t", checkpoint_ns="", checkpoint_id="2"), [("x", "three")], "task")
+        if engine == "petal":
+            here.put_writes(on("new", checkpoint_ns="", checkpoint_id="1"), [("__petal_input__", "hi")], "input:1")
+        threads = 2 if engine == "petal" else 1
+
+        def strays(saver: PetalSaver) -> list[tuple[Any, ...]]:
+            found = saver._engine.read(lambda reader: [*reader.strays("t"), *reader.strays("new")])
+            return [(row.thread_id, row.ns, row.checkpoint_id, saver._rows.write(row)) for row in found]
+
+        assert convert(here, there) == Conversion(threads, 1, 0)
+        kept = [
+            ("t", "", "2", ("task", "x", "three")),
+            ("t", "sub", "1", ("task", "x", "one")),
+            ("t", "sub", "1", ("task", "y", "two")),
+            ("new", "", "1", ("input:1", "__petal_input__", "hi")),
+        ]
+        assert strays(there) == kept[: 3 if engine == "langgraph" else 4]
+        assert convert(here, there) == Conversion(0, 0, threads)
+        if engine == "petal":
+            assert [replace(info, created=None) for info in there.threads()] == [
+                replace(info, created=None) for info in here.threads()
+            ]
+            there.put_writes(on("new", checkpoint_ns="", checkpoint_id="1"), [("x", "more")], "other")
+            said = failure(here, there)
+            assert "a write that waits for a checkpoint of thread 'new' is not the same there" in said
+
+
 @pytest.mark.parametrize("act", ["saves", "deletes"])
 def test_a_source_of_petals_that_changes_meanwhile_is_refused(
     request: pytest.FixtureRequest, target: CheckpointerConfig, act: str

@@ -102,6 +102,11 @@ class MemoryReader:
         rows = (row for written in self._thread(thread_id).writes.values() for row in written.values())
         return sorted((row for row in rows if row.channel == channel), key=_order)
 
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        thread = self._thread(thread_id)
+        written = (rows.values() for key, rows in thread.writes.items() if key not in thread.checkpoints)
+        return sorted((row for rows in written for row in rows), key=lambda row: (row.ns, *_order(row)))
+
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         order, index = self._rows.order, self._rows.index
         end = len(order) if query.before is None else bisect_left(order, _age(query.before))

@@ -205,6 +205,9 @@ class PostgresReader:
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._rows(sql.WRITES, (thread_id, ns, list(checkpoint_ids)))]
 
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        return [WriteRow(*row) for row in self._rows(sql.STRAYS, (thread_id,))]
+
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._rows(sql.NOTES, (thread_id, channel))]
 

@@ -90,6 +90,9 @@ class SqliteReader:
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._connection.execute(sql.NOTES, (thread_id, channel))]
 
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        return [WriteRow(*row) for row in self._connection.execute(sql.STRAYS, (thread_id,))]
+
     def leases(self, thread_id: str) -> list[LeaseRow]:
         return turns.leases(self._connection, thread_id)
 

@@ -251,6 +251,13 @@ NOTES = f"""
 SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM petal_writes
 WHERE thread_id = ? AND channel = ? AND {NOTED} ORDER BY checkpoint_id, task_path, task_id, idx
 """
+STRAYS = """
+SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM petal_writes w
+WHERE thread_id = ? AND NOT EXISTS (
+    SELECT 1 FROM petal_checkpoints c WHERE c.thread_id = w.thread_id AND c.ns = w.ns AND c.id = w.checkpoint_id
+)
+ORDER BY ns, checkpoint_id, task_path, task_id, idx
+"""
 THREADS = """
 SELECT thread_id, checkpoints, updated, head, status, size, created FROM petal_threads
 WHERE {conditions} ORDER BY updated DESC, thread_id DESC LIMIT ?

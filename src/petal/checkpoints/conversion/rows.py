@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import cast
 
 from petal.checkpoints.codec import Codec
@@ -62,7 +63,15 @@ class RowCopying:
         self._read(lambda reader: self._compared(reader, change, keys, tick))
 
     def end(self, change: Transaction, *, copies: bool) -> None:
-        query = ThreadQuery(1, thread_id=self._thread.thread_id)
+        id = self._thread.thread_id
+        there = self._source.unsealed(Save(writes=self._read(lambda reader: reader.strays(id))))
+        if copies and there.writes:
+            there.status = None if self.order else cast("Status | None", self._thread.status)
+            there.now = _iso(self._thread.updated)
+            change.save(self._target.sealed([there])[0])
+        if there.writes != self._target.unsealed(Save(writes=change.strays(id))).writes:
+            raise Different(f"a write that waits for a checkpoint of thread {id!r}")
+        query = ThreadQuery(1, thread_id=id)
         if [self.fingerprint] != [_fingerprint(info) for info in self._read(lambda reader: reader.threads(query))]:
             raise changed(self._thread.thread_id)
 
@@ -91,8 +100,7 @@ class RowCopying:
 
     def _moment(self, key: Key) -> str:
         """When to say that a checkpoint was saved: an entry of the index begins with what is saved first."""
-        moment = self._thread.created if key == self.order[0] else self._thread.updated
-        return "" if moment is None else moment.isoformat()
+        return _iso(self._thread.created if key == self.order[0] else self._thread.updated)
 
     def _labels(self, row: CheckpointRow) -> tuple[bytes, ...]:
         """The labels of a checkpoint, of which the target's key makes others than the source's did."""
@@ -164,6 +172,10 @@ def _values(there: Save, row: CheckpointRow, change: Transaction) -> list[ValueR
     names = {(value.channel, value.version) for value in there.values}
     found = change.chains(row.thread_id, row.ns, chains) if chains else []
     return [value for value in found if (value.channel, value.version) in names]
+
+
+def _iso(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat()
 
 
 def _fingerprint(thread: ThreadInfo) -> str:

@@ -62,7 +62,7 @@ class ThreadCopy:
             yield partial(self._part, at)
 
     def _part(self, at: int, change: Transaction) -> Copied | None:
-        is_there = at > 0 or bool(change.namespaces(self._thread_id))
+        is_there = at > 0 or bool(change.threads(ThreadQuery(1, thread_id=self._thread_id)))
         if at == 0 and is_there and not self._goes_on(change):
             return None
         keys = self._copying.order[at : at + PART]
@@ -90,7 +90,8 @@ class ThreadCopy:
         if not set(self._marks).isdisjoint(change.labels(self._thread_id, *self._copying.head)):
             return False
         with self._same():
-            if not set(self._beginnings).isdisjoint(change.labels(self._thread_id, *self._copying.order[0])):
+            first = [label for key in self._copying.order[:1] for label in change.labels(self._thread_id, *key)]
+            if not set(self._beginnings).isdisjoint(first):
                 self._require_no_more(change)
                 return True
             self._copying.compare(change, self._copying.order, self._tell)
