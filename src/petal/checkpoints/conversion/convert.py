@@ -122,7 +122,7 @@ def convert(
         if not isinstance(target, PetalSaver):
             target = _target(target)
             stack.push(target)
-        rows = _allowing(target._rows, types)
+        rows = _allowing(target.rows, types)
         if not isinstance(source, PetalSaver | LangGraphSaver):
             source = open_checkpointer(source, inspect=True)
             stack.push(source)
@@ -174,7 +174,7 @@ class _Work:
                 tell = partial(self._ticked, thread.thread_id)
                 copy = ThreadCopy(thread.thread_id, copying, self._rows.envelope, self._target.where, tell)
                 for part in copy.parts():
-                    if (copied := self._target._engine.change(part)) is None:
+                    if (copied := self._target.change_rows(thread.thread_id, part)) is None:
                         return None
                     new, there = new + copied.new, there + copied.there
         except Exception:
@@ -182,8 +182,6 @@ class _Work:
         except BaseException:
             self._stopped.set()  # the journal is in the middle of a thread for which nobody waits any more
             raise
-        finally:
-            self._target._recall.forget(thread.thread_id)
         return Copied(new, there)
 
     def _ticked(self, thread_id: str, done: int) -> None:

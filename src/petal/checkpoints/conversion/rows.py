@@ -44,10 +44,10 @@ class RowCopying:
     """One thread, its oldest checkpoint first."""
 
     def __init__(self, saver: PetalSaver, target: Rows, thread: ThreadInfo) -> None:
-        self._read = saver._engine.read
-        self._source, self._target, self._thread = saver._rows, target, thread
+        self._read = saver.read_rows
+        self._source, self._target, self._thread = saver.rows, target, thread
         # Of the metadata only plain values are looked at, so its types need not be known.
-        self._codec = Codec(saver._rows.codec.allowed, on_decode_error="raw")
+        self._codec = Codec(saver.rows.codec.allowed, on_decode_error="raw")
         keys = self._read(lambda reader: [(row.ns, row.id) for row in checkpoints_of(reader, thread.thread_id)])
         self.order: Sequence[Key] = keys[::-1]
         self.head = newest(keys)
@@ -105,7 +105,7 @@ class RowCopying:
     def _labels(self, row: CheckpointRow) -> tuple[bytes, ...]:
         """The labels of a checkpoint, of which the target's key makes others than the source's did."""
         where = Namespace(row.thread_id, row.ns).named(f"the metadata of checkpoint {row.id!r}")
-        return self._target._labels(self._codec.decode(row.metadata, where))
+        return self._target.labels(self._codec.decode(row.metadata, where))
 
     def _compared(self, reader: Reader, change: Transaction, keys: Sequence[Key], tick: Tick) -> None:
         done = 0

@@ -57,19 +57,19 @@ class LangGraphSource:
 
     def rows(self, thread_id: str) -> list[Row]:
         """All checkpoints of a thread, without their values."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         return storage.run(lambda: storage.dialect.rows(thread_id))
 
     def fingerprint(self, thread_id: str, rows: Iterable[Row]) -> str:
         """Changes with whatever is saved in a thread."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         written = storage.run(lambda: storage.dialect.written(thread_id))
         known = sorted((row.ns, row.id, row.parent or "") for row in rows)
         return blake2b(repr((known, sorted(written))).encode(), digest_size=16).hexdigest()
 
     def orphans(self, thread_id: str, known: Set[Key]) -> list[Key]:
         """Checkpoints that have writes and are not there."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         written = storage.run(lambda: storage.dialect.written(thread_id))
         return sorted({(write.ns, write.checkpoint_id) for write in written} - known)
 
@@ -88,7 +88,7 @@ class LangGraphSource:
 
     def writes(self, place: Namespace, id: str) -> list[WriteRow]:
         """The pending writes of a checkpoint in the order of their tasks, not sealed yet."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         pending = storage.run(lambda: storage.dialect.pending(place.thread_id, place.ns, id))
         rows = []
         for write in sorted(pending, key=lambda write: (write.task_path, write.task_id, write.idx)):
