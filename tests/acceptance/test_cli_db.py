@@ -16,8 +16,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 
-from petal.checkpoints import Progress, open_checkpointer
+from petal.checkpoints import Progress, SqliteSaver, convert, open_checkpointer
 from petal.cli.convert import ProgressLine
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
@@ -75,7 +77,7 @@ def test_a_file_of_langgraphs_is_copied(petal: Petal, tmp_path: Path, source: st
     assert ran.stderr.splitlines()[-1] == "petal: 2 of 3 threads, 18 of 18 checkpoints"
     assert len(ran.stderr.splitlines()) == 10
     again = json.loads(done(petal, "convert", source, "petal.db", "--json"))
-    assert again == {"threads": 0, "checkpoints": 0, "already": 3}
+    assert again == {"threads": 0, "checkpoints": 0, "already": 3, "resumed": 0}
     assert "There already, and the same: 3 threads." in done(petal, "convert", source, "petal.db")
     assert everything(config_of(str(tmp_path / "petal.db"))) == everything(langgraphs(str(tmp_path / source)))
     assert "thread-0" in done(petal, "threads", "list", "--db", "petal.db")
@@ -164,15 +166,15 @@ def test_what_cannot_be_copied_is_said(petal: Petal, tmp_path: Path, source: str
     assert not (tmp_path / "petal.db").exists()
 
 
-def killed_again_and_again(words: list[str], folder: Path) -> Iterator[bool]:
-    """Start a command and kill it when it is a quarter further than the last time, until it gets to its end."""
-    for kill_at in range(1, 20):
+def killed_again_and_again(words: list[str], folder: Path, first: int = 30) -> Iterator[bool]:
+    """Start a command and kill it when it has some checkpoints more than the last time, until it gets to its end."""
+    for kill_at in range(first, 20 * first, first):
         process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         for line in process.stderr:
             assert " checkpoints" in line, line + process.stderr.read()
             count = int(line.split(", ")[1].split()[0])
-            if count >= kill_at * 30:
+            if count >= kill_at:
                 process.send_signal(signal.SIGKILL)
                 break
         code = process.wait(60)
@@ -183,18 +185,23 @@ def killed_again_and_again(words: list[str], folder: Path) -> Iterator[bool]:
             return
 
 
-@pytest.mark.parametrize("way", ["langgraph to petal", "sqlite to postgres", "postgres to sqlite"])
-def test_a_conversion_that_is_killed_goes_on(request: pytest.FixtureRequest, tmp_path: Path, way: str) -> None:
-    """A thread is there whole or not at all after each kill, and those that are there are not copied again."""
+@pytest.fixture(params=["langgraph to petal", "sqlite to postgres", "postgres to sqlite"])
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[CheckpointerConfig, str, str]:
+    """How to open a source, its URL and that of a target; both are empty."""
     first, second = str(tmp_path / "first.db"), str(tmp_path / "second.db")
-    match way:
+    match request.param:
         case "langgraph to petal":
-            here, source, target = langgraphs(first), first, second
+            return langgraphs(first), first, second
         case "sqlite to postgres":
-            here, source, target = config_of(first), first, request.getfixturevalue("postgres_url")
+            return config_of(first), first, request.getfixturevalue("postgres_url")
         case _:
             source = request.getfixturevalue("postgres_url")
-            here, target = config_of(source), second
+            return config_of(source), source, second
+
+
+def test_a_conversion_that_is_killed_goes_on(way: tuple[CheckpointerConfig, str, str], tmp_path: Path) -> None:
+    """A thread is there whole or not at all after each kill, and those that are there are not copied again."""
+    here, source, target = way
     talk(here, threads=10, turns=4)
     kept = everything(here)
     seen = []
@@ -212,6 +219,47 @@ def test_a_conversion_that_is_killed_goes_on(request: pytest.FixtureRequest, tmp
     assert seen == sorted(seen)
     assert seen[-1] == 10
     assert any(0 < count < 10 for count in seen)
+
+
+def test_a_long_thread_goes_on_where_it_was_killed(
+    petal: Petal, way: tuple[CheckpointerConfig, str, str], tmp_path: Path
+) -> None:
+    """The parts that were durable are compared, and what is reported as copied is only the rest."""
+    here, source, target = way
+    with open_checkpointer(here) as saver:
+        config: RunnableConfig = {"configurable": {"thread_id": "long", "checkpoint_ns": ""}}
+        for number in range(1500):
+            checkpoint: Any = {**empty_checkpoint(), "channel_values": {"n": number}, "channel_versions": {"n": number}}
+            config = saver.put(config, checkpoint, {"source": "loop", "step": number}, {"n": number})
+    kept = everything(here)
+    killed = killed_again_and_again(command("convert", source, target), tmp_path, first=450)
+    assert next(killed) is False
+    with open_checkpointer(config_of(target)) as saver:
+        assert saver.verify() == []
+        (info,) = saver.threads()
+    assert info.checkpoints in range(400, 1500, 200)
+    ran = json.loads(done(petal, "convert", source, target, "--json"))
+    assert ran == {"threads": 1, "checkpoints": 1500 - info.checkpoints, "already": 0, "resumed": info.checkpoints}
+    assert everything(config_of(target)) == kept
+    again = json.loads(done(petal, "convert", source, target, "--json"))
+    assert again == {"threads": 0, "checkpoints": 0, "already": 1, "resumed": 0}
+
+
+def test_what_was_there_of_a_thread_is_told(petal: Petal, tmp_path: Path) -> None:
+    """Beside what was copied."""
+    with SqliteSaver(tmp_path / "source.db") as saver:
+        config: RunnableConfig = {"configurable": {"thread_id": "long", "checkpoint_ns": ""}}
+        for _ in range(201):
+            config = saver.put(config, empty_checkpoint(), {"source": "loop", "step": 0}, {})
+
+    def stop(progress: Progress) -> None:
+        if progress.checkpoints == 201:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        convert(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/petal.db", progress=stop)
+    said = done(petal, "convert", "source.db", "petal.db")
+    assert said == "Copied and checked 1 thread with 1 checkpoint, beside 200 that were there already.\n"
 
 
 def test_how_far_it_is_stays_in_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
-from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.graph import StateGraph
 from langgraph.graph.message import add_messages
@@ -432,7 +432,7 @@ def test_a_type_that_is_not_allowed_is_named(langgraphs: CheckpointerConfig, tar
     assert error.startswith("a write to channel 'order' of checkpoint '")
     assert error.endswith(
         f"of thread 'chat' holds a {__name__}.Colour, and it is not among the types that may be loaded: name it with "
-        f"--allow {__name__}:Colour, or in code with allow=[Colour]. Nothing of this thread was converted."
+        f"--allow {__name__}:Colour, or in code with allow=[Colour]. The thread was not converted whole."
     )
     with Place(target).open() as saver:
         assert thread_ids(saver) == {"failed"}
@@ -559,7 +559,7 @@ def test_a_source_that_changes_meanwhile_is_refused(langgraphs: CheckpointerConf
         message = failure(langgraphs, target, allow=TYPES, progress=interfere)
         assert message == (
             "Thread 'chat' was changed while it was converted. Let no agent use the source meanwhile, and do it again; "
-            "nothing of this thread was converted."
+            "the thread was not converted whole."
         )
 
         def delete(progress: Progress) -> None:
@@ -679,9 +679,6 @@ def test_what_the_target_does_not_keep_is_noticed(
 def test_a_conversion_that_is_stopped_goes_on(langgraphs: CheckpointerConfig, target: CheckpointerConfig) -> None:
     """What the callback raises ends it; the thread it was at is not there, those before are."""
 
-    class Enough(Exception):
-        pass
-
     def stop(progress: Progress) -> None:
         if progress.threads == 2:
             raise Enough
@@ -692,6 +689,168 @@ def test_a_conversion_that_is_stopped_goes_on(langgraphs: CheckpointerConfig, ta
         assert len(thread_ids(saver)) == 2
     done = convert(langgraphs, target, allow=TYPES)
     assert (done.threads, done.already) == (3, 2)
+
+
+class Enough(Exception):
+    """Ends a conversion in the middle."""
+
+
+def stop_at(count: int) -> Callable[[Progress], None]:
+    """A callback that ends a conversion at a checkpoint."""
+
+    def stop(progress: Progress) -> None:
+        if progress.checkpoints == count:
+            raise Enough
+
+    return stop
+
+
+def say_more(saver: Any, numbers: range, ns: str = "") -> None:
+    """Steps of a long thread: a list grows, each tenth step has writes, each fiftieth begins a fork."""
+    head = saver.get_tuple(on("long", checkpoint_ns=ns))
+    config = head.config if head else on("long", checkpoint_ns=ns)
+    for number in numbers:
+        checkpoint: Any = empty_checkpoint()
+        checkpoint["channel_values"] = {"said": [f"word {n} of the talk" for n in range(number)], "once": "the same"}
+        checkpoint["channel_versions"] = {"said": f"{number:08}", "once": "1"}
+        new = {"said": f"{number:08}"} if head or number != numbers[0] else checkpoint["channel_versions"]
+        made = saver.put(config, checkpoint, {"source": "loop", "step": number}, new)
+        if number % 10 == 0:
+            saver.put_writes(made, [("said", [f"word {number}"]), ("other", number)], f"task-{number}")
+        config = config if head and number % 50 == 0 else made
+
+
+def talked(place: Place, engine: str) -> None:
+    with place.open(engine=engine) as saver:
+        say_more(saver, range(420))
+        say_more(saver, range(10), "sub")
+
+
+def alike(found: CheckpointTuple) -> CheckpointTuple:
+    """A checkpoint without what only one engine tells of it."""
+    return found._replace(checkpoint={"updated_channels": None, **found.checkpoint})  # type: ignore[typeddict-item]
+
+
+def half(source: Any, target: Any) -> None:
+    """Convert a long thread, and be interrupted in its second part."""
+    with pytest.raises(Enough):
+        convert(source, target, progress=stop_at(300))
+
+
+@pytest.mark.parametrize("engine", ["langgraph", "petal"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+def test_a_long_thread_goes_on_in_its_middle(
+    request: pytest.FixtureRequest, tmp_path: Path, engine: str, kind: str
+) -> None:
+    """What is there is compared, only the rest is copied; and what the source got in between comes along."""
+    here = Place(place("sqlite", request, "source"))
+    there = Place(CheckpointerConfig(type="memory") if kind == "memory" else place(kind, request, "target"))
+    talked(here, engine)
+    source = here.with_options(engine=engine)
+    with there.open(engine="petal") as target:
+        half(source, target)
+        assert target.verify() == []
+        (info,) = target.threads()
+        assert info.checkpoints == 200
+        with here.open(engine=engine) as saver:
+            say_more(saver, range(420, 425))
+            kept, (before,) = list(saver.list(None)), saver.threads()
+        assert convert(source, target) == Conversion(1, 235, 0, 200)
+        assert [alike(found) for found in target.list(None)] == [alike(found) for found in kept]
+        assert target.verify() == []
+        (info,) = target.threads()
+        assert (info.checkpoints, info.checkpoint_id) == (435, before.checkpoint_id)
+        assert engine == "langgraph" or replace(info, size=None) == replace(before, size=None)
+        assert convert(source, target) == Conversion(0, 0, 1)
+
+
+@pytest.mark.parametrize("engine", ["langgraph", "petal"])
+def test_a_part_that_was_used_is_not_gone_on_with(
+    request: pytest.FixtureRequest, target: CheckpointerConfig, engine: str
+) -> None:
+    """Whether a run went on in the target or only wrote; nor is a thread that was whole, if the source has gone on."""
+    here = Place(place("sqlite", request, "source"))
+    talked(here, engine)
+    source = here.with_options(engine=engine)
+    half(source, target)
+    with Place(target).open() as saver:
+        say_more(saver, range(300, 301))
+    said = (
+        f"Thread 'long' is in sqlite:///{target.options.db_file} already, and {{}} is not the same there: it was used"
+    )
+    assert failure(source, target).startswith(said.format("the number of checkpoints of thread 'long'"))
+    with Place(target).open() as saver:
+        saver.delete_thread("long")
+    half(source, target)
+    with Place(target).open() as saver:
+        head = saver.get_tuple(on("long", checkpoint_ns="")).config
+        saver.put_writes(head, [("said", ["more"])], "task")
+    id = head["configurable"]["checkpoint_id"]
+    assert failure(source, target).startswith(said.format(f"checkpoint '{id}' of thread 'long'"))
+    with Place(target).open() as saver:
+        assert len(list(saver.list(on("long")))) == 200
+        saver.delete_thread("long")
+    assert convert(source, target) == Conversion(1, 430, 0)
+    with here.open(engine=engine) as saver:
+        say_more(saver, range(420, 421))
+    assert "is not the same there" in failure(source, target)
+
+
+@pytest.mark.parametrize("engine", ["langgraph", "petal"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+def test_writes_that_wait_for_a_checkpoint_come_along(
+    request: pytest.FixtureRequest, engine: str, kind: str, target: CheckpointerConfig
+) -> None:
+    """The input of a run that died before its first one is kept so, in a thread that may have none at all."""
+    config = CheckpointerConfig(type="memory") if kind == "memory" else place(kind, request, "source")
+    with Place(config).open(engine=engine) as here, Place(target).open() as there:
+        here.put(on("t", checkpoint_ns=""), empty_checkpoint(), {"source": "input", "step": -1}, {})
+        here.put_writes(on("t", checkpoint_ns="sub", checkpoint_id="1"), [("x", "one"), ("y", "two")], "task")
+        here.put_writes(on("t", checkpoint_ns="", checkpoint_id="2"), [("x", "three")], "task")
+        if engine == "petal":
+            here.put_writes(on("new", checkpoint_ns="", checkpoint_id="1"), [("__petal_input__", "hi")], "input:1")
+        threads = 2 if engine == "petal" else 1
+
+        def strays(saver: PetalSaver) -> list[tuple[Any, ...]]:
+            found = saver._engine.read(lambda reader: [*reader.strays("t"), *reader.strays("new")])
+            return [(row.thread_id, row.ns, row.checkpoint_id, saver._rows.write(row)) for row in found]
+
+        assert convert(here, there) == Conversion(threads, 1, 0)
+        kept = [
+            ("t", "", "2", ("task", "x", "three")),
+            ("t", "sub", "1", ("task", "x", "one")),
+            ("t", "sub", "1", ("task", "y", "two")),
+            ("new", "", "1", ("input:1", "__petal_input__", "hi")),
+        ]
+        assert strays(there) == kept[: 3 if engine == "langgraph" else 4]
+        assert convert(here, there) == Conversion(0, 0, threads)
+        if engine == "petal":
+            assert [replace(info, created=None) for info in there.threads()] == [
+                replace(info, created=None) for info in here.threads()
+            ]
+            there.put_writes(on("new", checkpoint_ns="", checkpoint_id="1"), [("x", "more")], "other")
+            said = failure(here, there)
+            assert "a write that waits for a checkpoint of thread 'new' is not the same there" in said
+
+
+@pytest.mark.parametrize("act", ["saves", "deletes"])
+def test_a_source_of_petals_that_changes_meanwhile_is_refused(
+    request: pytest.FixtureRequest, target: CheckpointerConfig, act: str
+) -> None:
+    """Between two parts, whatever becomes of it."""
+    here = Place(place("sqlite", request, "source"))
+    talked(here, "petal")
+    with here.open() as saver:
+
+        def interfere(progress: Progress) -> None:
+            if progress.checkpoints == 200:
+                say_more(saver, range(420, 421)) if act == "saves" else saver.delete_thread("long")
+
+        assert failure(here.config, target, progress=interfere) == (
+            "Thread 'long' was changed while it was converted. Let no agent use the source meanwhile, and do it again; "
+            "the thread was not converted whole."
+        )
+        assert act == "deletes" or convert(here.config, target) == Conversion(1, 31, 0, 400)
 
 
 def test_ctrl_c_leaves_the_thread_at_once(langgraphs: CheckpointerConfig, target: CheckpointerConfig) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -186,6 +187,24 @@ def test_no_empty_state_is_begun_beside_langgraphs_tables(postgres_url: str) -> 
     convert(CheckpointerConfig.from_url(postgres_url, engine="langgraph"), postgres_url)
     with open_checkpointer(postgres_url) as saver:
         assert [thread.thread_id for thread in saver.threads()] == ["t"]
+
+
+def test_langgraphs_tables_are_found_along_the_search_path(postgres_url: str) -> None:
+    """As LangGraph's saver finds them, though a schema before theirs would get Petal's: no empty state hides them."""
+    put(postgres_url, engine="langgraph")
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA first")
+    path = f"{postgres_url}?options={quote('-c search_path=first,public')}"
+    status = database_status(path)
+    assert (status.engine, status.state, status.threads) == ("langgraph", "langgraph", 1)
+    assert status.size == database_status(postgres_url).size
+    with open_checkpointer(path) as saver, pytest.raises(CheckpointerConfigurationError, match="engine='langgraph'"):
+        saver.threads()
+    with open_checkpointer(path, schema="first") as saver:
+        assert saver.threads() == []  # which are not in this one
+    assert database_status(CheckpointerConfig.from_url(path, schema="first")).has_langgraphs is False
+    assert convert(CheckpointerConfig.from_url(path, engine="langgraph"), path).threads == 1
+    assert (database_status(path).engine, database_status(path).has_langgraphs) == ("petal", True)
 
 
 def test_tables_of_other_names_are_nobodys(postgres_url: str) -> None:

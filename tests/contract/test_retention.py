@@ -123,7 +123,6 @@ def test_a_thread_that_was_pruned_meanwhile_is_left(saver: PetalSaver, monkeypat
     """What goes is decided anew in the transaction that deletes it."""
     policy = Retention(keep_last=2)
     with PetalSaver(saver._engine.store, saver._rows) as other:
-        other.threads()  # it opens the storage, which for one in memory makes it empty
         talk(saver, 2)
         read = saver._engine.read
 
@@ -271,7 +270,6 @@ def test_a_run_goes_on_though_its_past_was_deleted(saver: PetalSaver, policy: Re
     """In the middle of each of its steps; another saver does it, so that the caches of this one know nothing of it."""
     went = 0
     with PetalSaver(saver._engine.store, saver._rows) as other:
-        other.threads()  # it opens the storage, which for one in memory makes it empty
 
         def reply(state: Any) -> Any:
             nonlocal went

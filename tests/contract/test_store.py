@@ -702,7 +702,7 @@ def _dump(store: Store) -> list[Any]:
         dump += [[replace(row, labels=()) for row in rows.checkpoints(query)] for query in queries]
         dump.append(rows.threads_of_runs(["r1", "r2"]))
         for thread_id in ("t", "T-2", "new"):
-            dump.append(rows.namespaces(thread_id))
+            dump += [rows.namespaces(thread_id), rows.strays(thread_id)]
             for ns in ("", "sub|1"):
                 dump += [_head(rows, thread_id, ns), rows.writes(thread_id, ns, some_ids)]
                 dump.append(sorted(rows.all_values(thread_id, ns), key=_place))

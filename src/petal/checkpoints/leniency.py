@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +11,8 @@ from petal.checkpoints.saver import PetalSaver
 
 def lenient(saver: PetalSaver) -> PetalSaver:
     """The same saver, with a `RawValue` wherever a value cannot be made again."""
-    clone = copy.copy(saver)
-    codec = Codec(saver._rows.codec.allowed, on_decode_error="raw")
-    clone._rows = replace(saver._rows, codec=codec)
-    return clone
+    codec = Codec(saver.rows.codec.allowed, on_decode_error="raw")
+    return saver.with_rows(replace(saver.rows, codec=codec))
 
 
 def raw_in(value: Any) -> RawValue | None:

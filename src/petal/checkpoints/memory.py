@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class MemoryStore:
-    """State in this process, gone when it is closed.
+    """State in this process, gone when all that opened it have closed it.
 
     There is one lock. A reader holds it until its block ends, so what writes in the meantime waits.
     """
@@ -26,14 +26,18 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = RLock()
         self._rows: Tables | None = None
+        self._users = 0
 
     def open(self) -> None:
         with self._lock:
-            self._rows = Tables()
+            self._users += 1
+            self._rows = self._rows or Tables()
 
     def close(self) -> None:
         with self._lock:
-            self._rows = None
+            self._users = max(0, self._users - 1)
+            if not self._users:
+                self._rows = None
 
     def commit(self, saves: Sequence[Save]) -> None:
         with self.transaction() as transaction:

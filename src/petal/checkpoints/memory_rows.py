@@ -10,6 +10,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
+from petal.checkpoints.fence import require_next
 from petal.checkpoints.records import (
     Beat,
     CheckpointQuery,
@@ -100,6 +101,11 @@ class MemoryReader:
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         rows = (row for written in self._thread(thread_id).writes.values() for row in written.values())
         return sorted((row for row in rows if row.channel == channel), key=_order)
+
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        thread = self._thread(thread_id)
+        written = (rows.values() for key, rows in thread.writes.items() if key not in thread.checkpoints)
+        return sorted((row for rows in written for row in rows), key=lambda row: (row.ns, *_order(row)))
 
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         order, index = self._rows.order, self._rows.index
@@ -246,21 +252,14 @@ class MemoryTransaction(MemoryReader):
         self._enter(info)
 
     def _require(self, save: Save) -> None:
-        """See that its run has the thread, and that its checkpoint is in turn, or is there already."""
+        """See that its run has the thread, and that its checkpoint is in turn."""
         row = save.checkpoint
         if save.lease is not None:
             thread_id = row.thread_id if row is not None else save.writes[0].thread_id
             lease = self._rows.leases.get(thread_id, {}).get(save.lease)
             if lease is None or not lease.holds:
                 raise StaleSave(lost=True)
-        if save.fenced and row is not None:
-            head = self.checkpoint(row.thread_id, row.ns, None)
-            if head is None or head.id == row.parent_id:
-                return
-            if self.checkpoint(row.thread_id, row.ns, row.id) is not None:
-                return
-            if row.parent_id is None or self.checkpoint(row.thread_id, row.ns, row.parent_id) is not None:
-                raise StaleSave
+        require_next(self, save)
 
     def _take(self, turn: Turn) -> None:
         if isinstance(turn, Beat):

@@ -67,7 +67,13 @@ class PostgresStore:
                 if self._read_only:
                     require_current(connection, self._statements, self.where)
                 else:
-                    migrate(connection, self._statements, self.where, beside_langgraphs=self._named)
+                    migrate(
+                        connection,
+                        self._statements,
+                        self.where,
+                        schema=self._schema,
+                        beside_langgraphs=self._named,
+                    )
             self._connections.open()
         except psycopg.Error as error:
             raise self.translated(error) or error from error
@@ -198,6 +204,9 @@ class PostgresReader:
 
     def writes(self, thread_id: str, ns: str, checkpoint_ids: Sequence[str]) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._rows(sql.WRITES, (thread_id, ns, list(checkpoint_ids)))]
+
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        return [WriteRow(*row) for row in self._rows(sql.STRAYS, (thread_id,))]
 
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._rows(sql.NOTES, (thread_id, channel))]

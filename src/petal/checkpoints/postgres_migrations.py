@@ -21,9 +21,11 @@ SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = 'petal_meta'
 """
 FORMAT = "SELECT value FROM {s}.petal_meta WHERE key = 'format'"
+# Where no schema is named, LangGraph's saver finds its tables in whichever schema of the search path they are.
 LANGGRAPHS = """
 SELECT count(DISTINCT c.relname) = 3 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname IN ('checkpoints', 'checkpoint_blobs', 'checkpoint_writes')
+WHERE coalesce(n.nspname = %s, pg_table_is_visible(c.oid))
+    AND c.relname IN ('checkpoints', 'checkpoint_blobs', 'checkpoint_writes')
 """
 SET_FORMAT = """
 INSERT INTO {s}.petal_meta (key, value) VALUES ('format', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value
@@ -353,7 +355,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 def migrate(
-    connection: Connection[TupleRow], statements: Statements, where: str, *, beside_langgraphs: bool = True
+    connection: Connection[TupleRow],
+    statements: Statements,
+    where: str,
+    *,
+    schema: str | None = None,
+    beside_langgraphs: bool = True,
 ) -> None:
     """Bring the tables to this version's format. Tables that are current need no lock and no right to make tables.
 
@@ -364,6 +371,8 @@ def migrate(
         connection: Of a role that may make the tables, if they are missing.
         statements: Of their schema.
         where: The database as a URL.
+        schema: That schema if it was named, in which alone LangGraph's tables count then; else they do in each of the
+            search path.
         beside_langgraphs: Whether tables may be begun where there are LangGraph's.
 
     Raises:
@@ -381,7 +390,7 @@ def migrate(
             if at == len(MIGRATIONS):
                 return
             if at == 0:
-                if not beside_langgraphs and holds_langgraphs_tables(connection, statements.schema):
+                if not beside_langgraphs and holds_langgraphs_tables(connection, schema):
                     raise CheckpointerConfigurationError(
                         f"{where} holds the tables of LangGraph's own saver and none of Petal's. Go on with them as "
                         "they are with engine='langgraph', or copy them into Petal's with `petal convert`; "
@@ -409,8 +418,8 @@ def require_current(connection: Connection[TupleRow], statements: Statements, wh
         )
 
 
-def holds_langgraphs_tables(connection: Connection[TupleRow], schema: str) -> bool:
-    """Whether a schema holds the tables of LangGraph's saver."""
+def holds_langgraphs_tables(connection: Connection[TupleRow], schema: str | None) -> bool:
+    """Whether a schema, or without one the search path, holds the tables of LangGraph's saver."""
     return bool(_one(connection, LANGGRAPHS, schema))
 
 
@@ -445,6 +454,6 @@ def _make_schema(connection: Connection[TupleRow], statements: Statements) -> No
         connection.execute(statements["CREATE SCHEMA {s}"])
 
 
-def _one(connection: Connection[TupleRow], query: str | bytes, *parameters: str) -> Any:
+def _one(connection: Connection[TupleRow], query: str | bytes, *parameters: str | None) -> Any:
     row = connection.execute(query, parameters or None).fetchone()
     return row and row[0]

@@ -12,14 +12,16 @@ from petal.core.config.checkpointer import PostgresOptions
 HOME = "SELECT current_schema()"
 SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND (starts_with(c.relname, 'petal_') OR c.relname IN (
-    'checkpoints', 'checkpoint_blobs', 'checkpoint_writes', 'checkpoint_migrations'
-))
+WHERE c.relkind IN ('r', 'p') AND (n.nspname = %s AND starts_with(c.relname, 'petal_') OR
+    coalesce(n.nspname = %s, pg_table_is_visible(c.oid)) AND c.relname IN (
+        'checkpoints', 'checkpoint_blobs', 'checkpoint_writes', 'checkpoint_migrations'
+    )
+)
 """
 
 
 def looked_at(options: PostgresOptions, where: str) -> tuple[int, bool, int]:
-    """What lies in the schema of the tables.
+    """What lies in the schema of the tables; where none is named, LangGraph's may be in any of the search path.
 
     Returns:
         The format of Petal's tables, be it a newer one, or 0 without any; whether LangGraph's are there; bytes on disk.
@@ -33,8 +35,8 @@ def looked_at(options: PostgresOptions, where: str) -> tuple[int, bool, int]:
         with connections.beside() as connection:
             (home,) = connection.execute(HOME).fetchone() or (None,)
             schema = options.db_schema or home or ""
-            (size,) = connection.execute(SIZE, (schema,)).fetchone() or (0,)
+            (size,) = connection.execute(SIZE, (schema, options.db_schema)).fetchone() or (0,)
             format = format_of(connection, Statements(schema), where)
-            return format, holds_langgraphs_tables(connection, schema), int(size)
+            return format, holds_langgraphs_tables(connection, options.db_schema), int(size)
     except psycopg.Error as error:
         raise connections.translated(error) or error from error

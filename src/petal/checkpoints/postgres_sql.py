@@ -107,6 +107,13 @@ SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM
 WHERE thread_id = %b AND channel = %b AND starts_with(channel, '__petal_')
 ORDER BY checkpoint_id, task_path, task_id, idx
 """
+STRAYS = """
+SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM {s}.petal_writes w
+WHERE thread_id = %b AND NOT EXISTS (
+    SELECT 1 FROM {s}.petal_checkpoints c WHERE c.thread_id = w.thread_id AND c.ns = w.ns AND c.id = w.checkpoint_id
+)
+ORDER BY ns, checkpoint_id, task_path, task_id, idx
+"""
 THREADS = """
 SELECT thread_id, checkpoints, updated, head, status, bytes, created FROM {s}.petal_threads
 """

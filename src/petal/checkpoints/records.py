@@ -249,6 +249,10 @@ class Reader(Protocol):
         """All writes of a thread to one of the channels whose names begin as `NOTES` says, ordered as `writes` are."""
         ...
 
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        """All writes of a thread to checkpoints that are not there, ordered by (ns, …) as `writes` are."""
+        ...
+
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         """A page of the index of threads."""
         ...

@@ -150,7 +150,7 @@ class Rows:
             packed(checkpoint, spots, unfinished=unfinished),
             self.codec.encode(told, place.named(f"the metadata of checkpoint {id!r}")),
             name,
-            self._labels(told),
+            self.labels(told),
         )
         status: Status | None = None if place.ns else _status(unfinished=unfinished)
         save = Save(row, rows, status=status, now=_now(), leans=leans, told=id)
@@ -207,7 +207,7 @@ class Rows:
             header=packed({**header.checkpoint, "ts": _now()}, header.spots, unfinished=header.unfinished),
             metadata=self.codec.encode(dict(told), where),
             name=row_name(),
-            labels=self._labels(told),
+            labels=self.labels(told),
         )
 
     def header(self, row: CheckpointRow) -> Header:
@@ -337,6 +337,14 @@ class Rows:
         """The labels under which a metadata value may be found."""
         return self.envelope.labels_for_search(key, value)
 
+    def labels(self, metadata: Mapping[str, Any]) -> tuple[bytes, ...]:
+        """The labels of a checkpoint with this metadata, one for each further scalar."""
+        return tuple(
+            self.envelope.label(key, value)
+            for key, value in metadata.items()
+            if key not in _COLUMNS and (value is None or isinstance(value, str | int | float | bool))
+        )
+
     def _metadata(self, config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
         """What a checkpoint's metadata holds: LangGraph's own, the run's, and of `configurable` what is declared.
 
@@ -350,13 +358,6 @@ class Rows:
         for key in self.metadata_keys & configurable.keys():
             kept.setdefault(key, configurable[key])
         return kept
-
-    def _labels(self, metadata: Mapping[str, Any]) -> tuple[bytes, ...]:
-        return tuple(
-            self.envelope.label(key, value)
-            for key, value in metadata.items()
-            if key not in _COLUMNS and (value is None or isinstance(value, str | int | float | bool))
-        )
 
 
 def _is_fenced(configurable: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -91,6 +91,28 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def cached(self) -> int:
         """Bytes that are held of threads which passed through; at most `cache_bytes`."""
         return self._recall.size
+
+    @property
+    def rows(self) -> Rows:
+        """What makes and opens the rows that it keeps; with the next three for what in this package works on rows."""
+        return self._rows
+
+    def with_rows(self, rows: Rows) -> Self:
+        """A clone on the same storage that makes and opens them so."""
+        clone = copy.copy(self)
+        clone._rows = rows
+        return clone
+
+    def read_rows(self, ask: Callable[[Reader], T]) -> T:
+        """What `ask` reads, from one consistent view."""
+        return self._engine.read(ask)
+
+    def change_rows(self, thread_id: str, work: Callable[[Transaction], T]) -> T:
+        """What `work` returns after its transaction, which changes one thread, is durable."""
+        try:
+            return self._engine.change(work)
+        finally:
+            self._recall.forget(thread_id)
 
     def close(self) -> None:
         """Finishes what was begun, then closes all connections. Closing twice is fine."""
@@ -246,9 +268,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A clone on the same storage that also loads these types, named as LangGraph names them."""
-        clone = copy.copy(self)
-        clone._rows = self._rows.allowing(extra_allowlist)
-        return clone
+        return self.with_rows(self._rows.allowing(extra_allowlist))
 
     def _written(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Save:
         id = get_checkpoint_id(config)

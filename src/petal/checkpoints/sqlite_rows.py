@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from sqlite3 import Connection
 from typing import Any
 
 from petal.checkpoints import sqlite_sql as sql
+from petal.checkpoints import sqlite_turns as turns
 from petal.checkpoints.records import (
     CheckpointQuery,
     CheckpointRow,
-    Claim,
     Head,
     LeaseRow,
     OrphanedSave,
-    Release,
     Save,
-    StaleSave,
     Status,
-    Turn,
     ValueRow,
     WriteRow,
     heads_of,
@@ -49,7 +45,7 @@ class SqliteReader:
         wanted = [part for place in places for part in place]
         return heads_of(
             row
-            for part in _portions(sql.HEADS_WITH_WRITES, 2, wanted)
+            for part in sql.portions(sql.HEADS_WITH_WRITES, 2, wanted)
             for row in self._connection.execute(*part).fetchall()
         )
 
@@ -94,19 +90,14 @@ class SqliteReader:
     def notes(self, thread_id: str, channel: str) -> list[WriteRow]:
         return [WriteRow(*row) for row in self._connection.execute(sql.NOTES, (thread_id, channel))]
 
+    def strays(self, thread_id: str) -> list[WriteRow]:
+        return [WriteRow(*row) for row in self._connection.execute(sql.STRAYS, (thread_id,))]
+
     def leases(self, thread_id: str) -> list[LeaseRow]:
-        found = self._connection.execute(sql.LEASES, (time.time(), thread_id))
-        return [
-            LeaseRow(thread_id, owner, process, run_id, bool(urgent), bool(holds), wish, bool(is_alive))
-            for owner, process, run_id, urgent, holds, wish, is_alive in found
-        ]
+        return turns.leases(self._connection, thread_id)
 
     def wishes(self, process: str) -> list[LeaseRow]:
-        found = self._connection.execute(sql.WISHES, (process,))
-        return [
-            LeaseRow(thread_id, owner, process, run_id, bool(urgent), bool(holds), wish)
-            for thread_id, owner, run_id, urgent, holds, wish in found
-        ]
+        return turns.wishes(self._connection, process)
 
     def threads(self, query: ThreadQuery) -> list[ThreadInfo]:
         conditions, values = ["TRUE"], []
@@ -127,12 +118,6 @@ class SqliteReader:
                 statement, (*values, query.limit)
             )
         ]
-
-
-FORGOTTEN = 3600.0
-"""Seconds after which a process that is no longer heard of is not even remembered."""
-PORTIONS = (64, 16, 8, 4, 3, 2, 1)
-"""How many rows a statement may have: few numbers, so that all of these statements stay prepared."""
 
 
 @dataclass(slots=True)
@@ -186,8 +171,8 @@ class SqliteTransaction(SqliteReader):
         for save in saves:
             now = grown.now(save)
             if save.turn is not None:
-                self._take(save.turn)
-            self._require(save)
+                turns.take(self._cursor, save.turn)
+            turns.require(self._cursor, self, save)
             if (row := save.checkpoint) is not None:
                 if save.leans is not None:
                     parent = self.checkpoint(row.thread_id, row.ns, row.parent_id)
@@ -219,7 +204,7 @@ class SqliteTransaction(SqliteReader):
         values: list[Any] = []
         writes: list[Any] = []
         parents: dict[tuple[str, str, str | None, str], None] = {}
-        if not self._in_turn(saves):
+        if not turns.in_turn(self._cursor, saves):
             return False
         for save in saves:
             now = grown.now(save)
@@ -251,7 +236,7 @@ class SqliteTransaction(SqliteReader):
         ):
             return False
         wanted = [part for parent in parents for part in parent]
-        found = sum(self._cursor.execute(*part).fetchone()[0] for part in _portions(sql.PARENTS, 4, wanted))
+        found = sum(self._cursor.execute(*part).fetchone()[0] for part in sql.portions(sql.PARENTS, 4, wanted))
         if found != len(parents):
             raise OrphanedSave
         self._index(grown)
@@ -307,78 +292,6 @@ class SqliteTransaction(SqliteReader):
         else:
             self._connection.execute(sql.FORGET, (thread_id,))
 
-    def _in_turn(self, saves: Sequence[Save]) -> bool:
-        """Whether all checkpoints that must follow on the newest one do; who has which thread is changed on the way.
-
-        Raises:
-            StaleSave: If a run has lost its lease.
-        """
-        places = {
-            (row.thread_id, row.ns): None for save in saves if save.fenced and (row := save.checkpoint) is not None
-        }
-        heads: dict[tuple[str, str], str | None] = {}
-        for part in _portions(sql.HEADS, 2, [part for place in places for part in place]):
-            for thread_id, ns, head in self._cursor.execute(*part):
-                heads[thread_id, ns] = head
-        self._require_held({(_thread_of(save), save.lease): None for save in saves if save.lease is not None})
-        released = set[str]()
-        for save in saves:
-            if save.turn is not None:
-                self._take(save.turn)
-                if isinstance(save.turn, Release):
-                    released.add(save.turn.owner)
-            if save.lease in released:
-                raise StaleSave(lost=True)
-            row = save.checkpoint
-            if row is not None and (place := (row.thread_id, row.ns)) in heads:
-                head = heads[place]
-                if row.id == head or (save.fenced and head not in (None, row.parent_id)):
-                    return False
-                heads[place] = max(row.id, head or "")
-        return True
-
-    def _require(self, save: Save) -> None:
-        """As `_in_turn`, of one save. A checkpoint that is there already was in turn when it was written."""
-        if save.lease is not None:
-            self._require_held({(_thread_of(save), save.lease): None})
-        if save.fenced and (row := save.checkpoint) is not None:
-            head = self.checkpoint(row.thread_id, row.ns, None)
-            if head is None or head.id == row.parent_id:
-                return
-            if self.checkpoint(row.thread_id, row.ns, row.id) is not None:
-                return
-            if row.parent_id is None or self.checkpoint(row.thread_id, row.ns, row.parent_id) is not None:
-                raise StaleSave
-
-    def _require_held(self, claims: dict[tuple[str, str | None], None]) -> None:
-        wanted = [part for claim in claims for part in claim]
-        held = sum(self._cursor.execute(*part).fetchone()[0] for part in _portions(sql.HELD, 2, wanted))
-        if 2 * held != len(wanted):
-            raise StaleSave(lost=True)
-
-    def _take(self, turn: Turn) -> None:
-        match turn:
-            case Claim():
-                columns = {
-                    "thread": turn.thread_id,
-                    "owner": turn.owner,
-                    "process": turn.process,
-                    "run": turn.run_id,
-                    "urgent": turn.is_urgent,
-                }
-                self._cursor.execute(sql.CLAIM, columns)
-            case Release():
-                self._cursor.execute(sql.RELEASE, (turn.thread_id, turn.owner))
-                if turn.input_id:
-                    place = turn.thread_id, "", turn.input_id
-                    (size,) = self._cursor.execute(sql.SIZE_OF_WRITES, place).fetchone()
-                    self._cursor.execute(sql.SHRINK, (int(size), turn.thread_id))
-                    self._cursor.execute(sql.DELETE_WRITES, place)
-            case _:
-                now = time.time()
-                self._cursor.execute(sql.BEAT, (turn.process, now + turn.seconds))
-                self._cursor.execute(sql.BURY, (now - FORGOTTEN,))
-
     def _index(self, grown: _Growths) -> None:
         """Each thread's entry in the index is written once."""
         entries = [
@@ -386,7 +299,7 @@ class SqliteTransaction(SqliteReader):
             for id, g in grown.items()
             for column in (id, g.head, g.status, g.told, g.checkpoints, g.size, g.created, g.updated)
         ]
-        for statement, columns in _portions(sql.INDEX_THREADS, 8, entries):
+        for statement, columns in sql.portions(sql.INDEX_THREADS, 8, entries):
             self._cursor.execute(statement, columns)
 
     # Nearly all rows are new, so that is what is tried first.
@@ -422,7 +335,7 @@ class SqliteTransaction(SqliteReader):
     def _added(self, statement: str, width: int, columns: Sequence[Any]) -> bool:
         """Whether all of these rows were new; those that were not stay as they are."""
         return len(columns) == width * sum(
-            self._cursor.execute(*portion).rowcount for portion in _portions(statement, width, columns)
+            self._cursor.execute(*portion).rowcount for portion in sql.portions(statement, width, columns)
         )
 
     def _replaced(self, measure: str, replace: str, key: tuple[Any, ...], values: tuple[Any, ...]) -> int:
@@ -473,11 +386,6 @@ def _has_one_of(labels: Sequence[bytes]) -> str:
     return sql.HAS_LABEL.format(labels=", ".join("?" * len(labels)))
 
 
-def _thread_of(save: Save) -> str:
-    """The thread of a save that has rows."""
-    return save.checkpoint.thread_id if save.checkpoint is not None else save.writes[0].thread_id
-
-
 def _ticks(moment: datetime | None) -> int:
     """Microseconds since 1970; 0 for a time that is not known."""
     return 0 if moment is None else (moment - _EPOCH) // _MICROSECOND
@@ -485,13 +393,3 @@ def _ticks(moment: datetime | None) -> int:
 
 def _moment(ticks: int) -> datetime | None:
     return _EPOCH + timedelta(microseconds=ticks) if ticks else None
-
-
-def _portions(statement: str, width: int, columns: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
-    """A statement for many rows as some for as many as `PORTIONS` say, each with its parameters."""
-    at, rows = 0, len(columns) // width
-    for count in PORTIONS:
-        while rows >= count:
-            yield sql.of_rows(statement, count, width), columns[at : at + count * width]
-            at += count * width
-            rows -= count

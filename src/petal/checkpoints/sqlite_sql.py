@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
+
+PORTIONS = (64, 16, 8, 4, 3, 2, 1)
+"""How many rows a statement may have: few numbers, so that all of these statements stay prepared."""
 
 NOTED = "channel >= '__petal_' AND channel < '__petal`'"
 """Of the writes those that are notes, in the words by which SQLite knows the index that holds them."""
@@ -246,6 +251,13 @@ NOTES = f"""
 SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM petal_writes
 WHERE thread_id = ? AND channel = ? AND {NOTED} ORDER BY checkpoint_id, task_path, task_id, idx
 """
+STRAYS = """
+SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM petal_writes w
+WHERE thread_id = ? AND NOT EXISTS (
+    SELECT 1 FROM petal_checkpoints c WHERE c.thread_id = w.thread_id AND c.ns = w.ns AND c.id = w.checkpoint_id
+)
+ORDER BY ns, checkpoint_id, task_path, task_id, idx
+"""
 THREADS = """
 SELECT thread_id, checkpoints, updated, head, status, size, created FROM petal_threads
 WHERE {conditions} ORDER BY updated DESC, thread_id DESC LIMIT ?
@@ -289,6 +301,16 @@ def of_rows(statement: str, count: int, width: int) -> str:
     """A statement for so many rows of so many columns."""
     row = "(" + ", ".join("?" * width) + ")"
     return statement.format(rows=", ".join([row] * count))
+
+
+def portions(statement: str, width: int, columns: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """A statement for many rows as some for as many as `PORTIONS` say, each with its parameters."""
+    at, rows = 0, len(columns) // width
+    for count in PORTIONS:
+        while rows >= count:
+            yield of_rows(statement, count, width), columns[at : at + count * width]
+            at += count * width
+            rows -= count
 
 
 SHRINK = "UPDATE petal_threads SET size = size - ? WHERE thread_id = ?"

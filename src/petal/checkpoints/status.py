@@ -171,7 +171,7 @@ def _threads(saver: PetalSaver | LangGraphSaver) -> Iterator[ThreadInfo]:
 
 
 def _encrypted(saver: PetalSaver) -> bool | None:
-    newest = saver._engine.read(lambda reader: reader.checkpoints(CheckpointQuery(limit=1)))
+    newest = saver.read_rows(lambda reader: reader.checkpoints(CheckpointQuery(limit=1)))
     for row in newest:
         try:
             Envelope().open(row.header, header_place(row))

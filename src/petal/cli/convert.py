@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,8 +73,8 @@ def convert(
 ) -> None:
     """Copy a database into Petal's tables: LangGraph's or Petal's, SQLite or PostgreSQL, all that is in it.
 
-    A thread is copied whole or not at all, and read back before it counts. Interrupted, it goes on where it was when
-    it is called again. The source is not changed.
+    A thread is copied whole or not at all, a long one in parts, and read back before it counts. Interrupted, it goes on
+    where it was when it is called again. The source is not changed.
 
     `petal convert langgraph.db petal.db`
     """
@@ -91,9 +92,11 @@ def convert(
     finally:
         line.end()
     if as_json:
-        print_json({"threads": done.threads, "checkpoints": done.checkpoints, "already": done.already})
+        print_json(asdict(done))
         return
-    print(f"Copied and checked {_counted(done.threads, 'thread')} with {_counted(done.checkpoints, 'checkpoint')}.")
+    before = f", beside {done.resumed} that were there already" if done.resumed else ""
+    copied = f"{_counted(done.threads, 'thread')} with {_counted(done.checkpoints, 'checkpoint')}"
+    print(f"Copied and checked {copied}{before}.")
     if done.already:
         print(f"There already, and the same: {_counted(done.already, 'thread')}.")
 

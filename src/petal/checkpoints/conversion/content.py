@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import assert_never
@@ -11,12 +11,13 @@ from langgraph.checkpoint.base import Checkpoint
 
 from petal.checkpoints.conversion.source import Different
 from petal.checkpoints.envelope import Place
+from petal.checkpoints.langgraph.dialect import Key
 from petal.checkpoints.recall import Recall
 from petal.checkpoints.records import CheckpointRow, Reader, Save, WriteRow
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.values import Entries, Items, Parts, Whole
 
-TOGETHER = 50
+_TOGETHER = 50
 """Checkpoints that are read together, since they share what they are read from."""
 
 
@@ -34,6 +35,11 @@ class Content:
     """A digest of each channel's value."""
     writes: list[WriteRow]
     """Opened."""
+
+
+def together(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    """Checkpoints in groups that are read together."""
+    return (keys[at : at + _TOGETHER] for at in range(0, len(keys), _TOGETHER))
 
 
 def contents(found: Sequence[CheckpointRow], reader: Reader, rows: Rows) -> list[Content]:

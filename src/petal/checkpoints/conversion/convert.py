@@ -14,10 +14,10 @@ from typing_extensions import is_typeddict
 from petal.checkpoints.annotations import types_in
 from petal.checkpoints.codec import Codec
 from petal.checkpoints.conversion.rows import PetalSource
-from petal.checkpoints.conversion.source import Copying, Different, Source
+from petal.checkpoints.conversion.source import Source
+from petal.checkpoints.conversion.threads import Copied, ThreadCopy
 from petal.checkpoints.conversion.tuples import LangGraphSource
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
-from petal.checkpoints.records import Transaction
 from petal.checkpoints.rows import Rows
 from petal.checkpoints.saver import PetalSaver
 from petal.checkpoints.savers import open_checkpointer
@@ -25,12 +25,6 @@ from petal.checkpoints.threads import ThreadInfo
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.errors import CheckpointerConfigurationError, CheckpointerError, CheckpointerUnavailableError
 
-MARK = "petal: converted"
-"""Under this a label of a thread's newest checkpoint says what the source held when the thread was converted.
-
-It is written in the same transaction as the thread, so that a thread which has it is whole; it goes when the thread is
-deleted, does not go along when it is copied to another id, and is no part of its metadata.
-"""
 _LISTED = 10
 
 
@@ -55,9 +49,18 @@ class Conversion:
     threads: int
     """Threads that were copied."""
     checkpoints: int
-    """Their checkpoints."""
+    """Their checkpoints that were copied now."""
     already: int
     """Threads that were there already, and are the same."""
+    resumed: int = 0
+    """Their checkpoints that a call which was interrupted had copied before; they were compared."""
+
+    def and_one(self, copied: Copied | None) -> Conversion:
+        """The same with one thread more; with one that was there already if nothing was copied."""
+        if copied is None:
+            return replace(self, already=self.already + 1)
+        new, there = self.checkpoints + copied.new, self.resumed + copied.there
+        return replace(self, threads=self.threads + 1, checkpoints=new, resumed=there)
 
 
 class ThreadsNotConvertedError(CheckpointerError):
@@ -87,9 +90,11 @@ def convert(
 ) -> Conversion:
     """Copies all threads of a database into Petal's tables: each namespace, checkpoint, fork and pending write.
 
-    A thread is one transaction: it is in the target whole, or not at all, whatever ends the process. What was written
-    is read back and compared with the source before the transaction ends. When it is called again, it goes on: threads
-    that an earlier call brought there are passed over. The source is only read; let no agent use it meanwhile.
+    What was written is read back and compared with the source before its transaction ends. A thread is one transaction:
+    it is in the target whole, or not at all, whatever ends the process. One of more than 200 checkpoints comes in parts
+    of so many, the oldest ones first. When it is called again, it goes on: threads that an earlier call brought there
+    are passed over, and of one that it left in the middle, what is there is compared, and the rest comes. Let no agent
+    use the source meanwhile, which is only read, nor in the target a thread that is not there whole.
 
     Args:
         source: LangGraph's tables or Petal's: a URL, a config, or an open saver.
@@ -106,7 +111,8 @@ def convert(
 
     Raises:
         ThreadsNotConvertedError: If threads hold a type that is not allowed or a row that is damaged, or are in
-            the target already and are not the same. Of such a thread nothing was written; all others are converted.
+            the target already and are not the same. All others are converted. Of such a thread nothing was
+            written; or, of a long one, the parts before, from which the next call goes on.
         CheckpointerUnavailableError: If one of the databases cannot be used.
         CheckpointerConfigurationError: If the target is not Petal's, or an encryption key is wrong or missing.
     """
@@ -116,7 +122,7 @@ def convert(
         if not isinstance(target, PetalSaver):
             target = _target(target)
             stack.push(target)
-        rows = _allowing(target._rows, types)
+        rows = _allowing(target.rows, types)
         if not isinstance(source, PetalSaver | LangGraphSaver):
             source = open_checkpointer(source, inspect=True)
             stack.push(source)
@@ -152,11 +158,7 @@ class _Work:
             except CheckpointerError as error:
                 failures[thread.thread_id] = error
             else:
-                done = (
-                    replace(done, threads=done.threads + 1, checkpoints=done.checkpoints + copied)
-                    if copied
-                    else replace(done, already=done.already + 1)
-                )
+                done = done.and_one(copied)
             self._seen += 1
             self._checkpoints += thread.checkpoints
             self._tell(thread.thread_id, 0)
@@ -164,50 +166,28 @@ class _Work:
             raise ThreadsNotConvertedError(failures, done)
         return done
 
-    def _thread(self, thread: ThreadInfo) -> int:
-        """How many checkpoints of a thread were copied; none if it is there already."""
+    def _thread(self, thread: ThreadInfo) -> Copied | None:
+        """What was copied of a thread; nothing if it is there already."""
+        new = there = 0
         try:
             with self._source.copying(thread) as copying:
-                return self._target._engine.change(partial(self._copied, thread, copying))
+                tell = partial(self._ticked, thread.thread_id)
+                copy = ThreadCopy(thread.thread_id, copying, self._rows.envelope, self._target.where, tell)
+                for part in copy.parts():
+                    if (copied := self._target.change_rows(thread.thread_id, part)) is None:
+                        return None
+                    new, there = new + copied.new, there + copied.there
         except Exception:
             raise
         except BaseException:
             self._stopped.set()  # the journal is in the middle of a thread for which nobody waits any more
             raise
-        finally:
-            self._target._recall.forget(thread.thread_id)
+        return Copied(new, there)
 
-    def _copied(self, thread: ThreadInfo, copying: Copying, change: Transaction) -> int:
-        copied = 0
-
-        def tick(done: int) -> None:
-            nonlocal copied
-            copied = done
-            if self._stopped.is_set():
-                raise _Stopped
-            self._tell(thread.thread_id, done)
-
-        envelope = self._rows.envelope
-        if not change.namespaces(thread.thread_id):
-            try:
-                copying.copy(change, envelope.label(MARK, copying.fingerprint), tick)
-            except Different as different:
-                raise CheckpointerError(
-                    f"{different.what} was not read back from {self._target.where} as it was written. Nothing of this "
-                    "thread was converted."
-                ) from None
-            return copied
-        marks = envelope.labels_for_search(MARK, copying.fingerprint)
-        if set(marks).isdisjoint(change.labels(thread.thread_id, *copying.head)):
-            try:
-                copying.compare(change, tick)
-            except Different as different:
-                raise CheckpointerError(
-                    f"Thread {thread.thread_id!r} is in {self._target.where} already, and {different.what} is not the "
-                    "same there: it was used after it was converted, or before. Delete it there to convert it anew, "
-                    "or name another target."
-                ) from None
-        return 0
+    def _ticked(self, thread_id: str, done: int) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
+        self._tell(thread_id, done)
 
     def _tell(self, thread_id: str, done: int) -> None:
         if self._progress is not None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from datetime import datetime
 from typing import cast
 
 from petal.checkpoints.codec import Codec
-from petal.checkpoints.conversion.content import TOGETHER, contents, expect
-from petal.checkpoints.conversion.source import Different, Tick
+from petal.checkpoints.conversion.content import contents, expect, together
+from petal.checkpoints.conversion.source import Different, Tick, changed, newest
+from petal.checkpoints.langgraph.dialect import Key
 from petal.checkpoints.lineage import checkpoints_of
-from petal.checkpoints.records import CheckpointRow, Reader, Save, Status, Transaction
+from petal.checkpoints.records import CheckpointRow, Reader, Save, Status, Transaction, ValueRow
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.saver import PetalSaver
-from petal.checkpoints.threads import ThreadInfo
+from petal.checkpoints.threads import ThreadInfo, ThreadQuery
 from petal.checkpoints.values import Chain, base_of
 from petal.errors import CheckpointCorruptionError
 
@@ -40,72 +41,96 @@ class PetalSource:
 
 
 class RowCopying:
-    """One thread, its newest checkpoint first."""
+    """One thread, its oldest checkpoint first."""
 
     def __init__(self, saver: PetalSaver, target: Rows, thread: ThreadInfo) -> None:
-        self._read = saver._engine.read
-        self._source, self._target, self._thread = saver._rows, target, thread
+        self._read = saver.read_rows
+        self._source, self._target, self._thread = saver.rows, target, thread
         # Of the metadata only plain values are looked at, so its types need not be known.
-        self._codec = Codec(saver._rows.codec.allowed, on_decode_error="raw")
-        self.fingerprint = f"{thread.checkpoints} {thread.checkpoint_id} {thread.size} {thread.updated}"
-        self.head = ("", thread.checkpoint_id)
+        self._codec = Codec(saver.rows.codec.allowed, on_decode_error="raw")
+        keys = self._read(lambda reader: [(row.ns, row.id) for row in checkpoints_of(reader, thread.thread_id)])
+        self.order: Sequence[Key] = keys[::-1]
+        self.head = newest(keys)
+        self.fingerprint = _fingerprint(thread)
+        self._brought: dict[tuple[str, str, str], _Bases] = {}
 
-    def copy(self, change: Transaction, mark: bytes, tick: Tick) -> None:
+    def copy(self, change: Transaction, keys: Sequence[Key], tick: Tick) -> None:
         # If the connection to the source is lost, this begins again, and writes the same rows once more.
-        self._read(lambda reader: self._copied(reader, change, mark, tick))
+        self._brought = self._read(lambda reader: self._copied(reader, change, keys, tick))
 
-    def compare(self, change: Transaction, tick: Tick) -> None:
-        self._read(lambda reader: self._compared(reader, change, tick))
+    def compare(self, change: Transaction, keys: Sequence[Key], tick: Tick) -> None:
+        """By what the checkpoints hold, since the rows may have been made in another way."""
+        self._read(lambda reader: self._compared(reader, change, keys, tick))
 
-    def _copied(self, reader: Reader, change: Transaction, mark: bytes, tick: Tick) -> None:
-        updated = self._thread.updated
-        for done, there in enumerate(self._saves(reader), 1):
-            save = self._source.unsealed(there)
-            row = save.checkpoint
+    def end(self, change: Transaction, *, copies: bool) -> None:
+        id = self._thread.thread_id
+        there = self._source.unsealed(Save(writes=self._read(lambda reader: reader.strays(id))))
+        if copies and there.writes:
+            there.status = None if self.order else cast("Status | None", self._thread.status)
+            there.now = _iso(self._thread.updated)
+            change.save(self._target.sealed([there])[0])
+        if there.writes != self._target.unsealed(Save(writes=change.strays(id))).writes:
+            raise Different(f"a write that waits for a checkpoint of thread {id!r}")
+        query = ThreadQuery(1, thread_id=id)
+        if [self.fingerprint] != [_fingerprint(info) for info in self._read(lambda reader: reader.threads(query))]:
+            raise changed(self._thread.thread_id)
+
+    def _copied(
+        self, reader: Reader, change: Transaction, keys: Sequence[Key], tick: Tick
+    ) -> dict[tuple[str, str, str], _Bases]:
+        """The chains that are in the target then, with those that checkpoints before these brought."""
+        brought = dict(self._brought)
+        for done, key in enumerate(keys, 1):
+            there = self._source.unsealed(self._save(reader, self._row(reader, key), brought))
+            row = there.checkpoint
             assert row is not None
-            save.checkpoint = replace(row, labels=self._labels(row, mark))
-            save.status = cast("Status | None", self._thread.status)
-            # An entry of the index begins with what is saved first.
-            moment = self._thread.created if done == 1 else updated
-            save.now = "" if moment is None else moment.isoformat()
+            passed = {(value.channel, value.version) for value in _values(there, row, change)}
+            save = replace(
+                there,
+                checkpoint=replace(row, labels=self._labels(row)),
+                values=[value for value in there.values if (value.channel, value.version) not in passed],
+                status=cast("Status | None", self._thread.status) if key == self.head else None,
+                now=self._moment(key),
+            )
             change.save(self._target.sealed([save])[0])
-            if _plain(save) != _plain(self._target.unsealed(_read_back(save, row, change))):
+            if _plain(there) != _plain(self._target.unsealed(_read_back(there, row, change))):
                 raise Different(Namespace(row.thread_id, row.ns).named(f"checkpoint {row.id!r}"))
             tick(done)
+        return brought
 
-    def _labels(self, row: CheckpointRow, mark: bytes) -> tuple[bytes, ...]:
+    def _moment(self, key: Key) -> str:
+        """When to say that a checkpoint was saved: an entry of the index begins with what is saved first."""
+        return _iso(self._thread.created if key == self.order[0] else self._thread.updated)
+
+    def _labels(self, row: CheckpointRow) -> tuple[bytes, ...]:
         """The labels of a checkpoint, of which the target's key makes others than the source's did."""
         where = Namespace(row.thread_id, row.ns).named(f"the metadata of checkpoint {row.id!r}")
-        labels = self._target._labels(self._codec.decode(row.metadata, where))
-        return (*labels, mark) if (row.ns, row.id) == self.head else labels
+        return self._target.labels(self._codec.decode(row.metadata, where))
 
-    def _compared(self, reader: Reader, change: Transaction, tick: Tick) -> None:
-        """By what the checkpoints hold, since the rows may have been made in another way."""
+    def _compared(self, reader: Reader, change: Transaction, keys: Sequence[Key], tick: Tick) -> None:
         done = 0
-        rows = checkpoints_of(reader, self._thread.thread_id)
-        while page := list(islice(rows, TOGETHER)):
-            expect(contents(page, reader, self._source)[::-1], change, self._target)
-            done += len(page)
-            tick(done)
-        if done != sum(1 for _ in checkpoints_of(change, self._thread.thread_id)):
-            raise Different(f"the number of checkpoints of thread {self._thread.thread_id!r}")
+        for some in together(keys):
+            rows = [self._row(reader, key) for key in reversed(some)]
+            expect(contents(rows, reader, self._source)[::-1], change, self._target)
+            tick(done := done + len(some))
 
-    def _saves(self, reader: Reader) -> Iterator[Save]:
-        """Each checkpoint with its writes, and with the chains that no newer one has brought along."""
-        chains: dict[tuple[str, str, str], _Bases] = {}
-        for row in checkpoints_of(reader, self._thread.thread_id):
-            spots = self._source.header(row).spots
-            new = [
-                (channel, spot.root) for channel, spot in spots.items() if (row.ns, channel, spot.root) not in chains
-            ]
-            values = reader.chains(row.thread_id, row.ns, new) if new else []
-            for channel, root in new:
-                chains[row.ns, channel, root] = _Bases(self._source.chain(values, channel, root))
-            for channel, spot in spots.items():
-                if (gone := chains[row.ns, channel, spot.root].missing(spot.row)) is not None:
-                    where = Namespace(row.thread_id, row.ns).named(f"channel {channel!r} of checkpoint {row.id!r}")
-                    raise CheckpointCorruptionError(where, f"the row {gone!r} is missing")
-            yield Save(row, values, reader.writes(row.thread_id, row.ns, [row.id]))
+    def _row(self, reader: Reader, key: Key) -> CheckpointRow:
+        if (row := reader.checkpoint(self._thread.thread_id, *key)) is None:
+            raise changed(self._thread.thread_id)
+        return row
+
+    def _save(self, reader: Reader, row: CheckpointRow, brought: dict[tuple[str, str, str], _Bases]) -> Save:
+        """A checkpoint with its writes, and with the chains that none before it brought along."""
+        spots = self._source.header(row).spots
+        new = [(channel, spot.root) for channel, spot in spots.items() if (row.ns, channel, spot.root) not in brought]
+        values = reader.chains(row.thread_id, row.ns, new) if new else []
+        for channel, root in new:
+            brought[row.ns, channel, root] = _Bases(self._source.chain(values, channel, root))
+        for channel, spot in spots.items():
+            if (gone := brought[row.ns, channel, spot.root].missing(spot.row)) is not None:
+                where = Namespace(row.thread_id, row.ns).named(f"channel {channel!r} of checkpoint {row.id!r}")
+                raise CheckpointCorruptionError(where, f"the row {gone!r} is missing")
+        return Save(row, values, reader.writes(row.thread_id, row.ns, [row.id]))
 
 
 class _Bases:
@@ -134,9 +159,24 @@ def _plain(save: Save) -> tuple[object, ...]:
 
 def _read_back(there: Save, row: CheckpointRow, change: Transaction) -> Save:
     """The same rows as they lie in the target."""
-    chains = list({(value.channel, value.root): None for value in there.values})
     return Save(
         change.checkpoint(row.thread_id, row.ns, row.id),
-        change.chains(row.thread_id, row.ns, chains) if chains else [],
+        _values(there, row, change),
         change.writes(row.thread_id, row.ns, [row.id]),
     )
+
+
+def _values(there: Save, row: CheckpointRow, change: Transaction) -> list[ValueRow]:
+    """The value rows of a save as they lie in the target, as far as they do."""
+    chains = list({(value.channel, value.root): None for value in there.values})
+    names = {(value.channel, value.version) for value in there.values}
+    found = change.chains(row.thread_id, row.ns, chains) if chains else []
+    return [value for value in found if (value.channel, value.version) in names]
+
+
+def _iso(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat()
+
+
+def _fingerprint(thread: ThreadInfo) -> str:
+    return f"{thread.checkpoints} {thread.checkpoint_id} {thread.size} {thread.updated}"

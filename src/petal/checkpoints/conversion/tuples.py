@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -13,13 +13,13 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointTup
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from petal.checkpoints.codec import ValueNotSavableError
-from petal.checkpoints.conversion.content import TOGETHER, Content, contents, digest, expect
-from petal.checkpoints.conversion.source import Different, Tick, moment
+from petal.checkpoints.conversion.content import Content, contents, digest, expect, together
+from petal.checkpoints.conversion.source import Different, Tick, changed, moment, newest
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
 from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.exact import UNDECLARED, exact
 from petal.checkpoints.langgraph.serde import NamingSerializer
-from petal.checkpoints.lineage import bundle, checkpoints_of
+from petal.checkpoints.lineage import bundle
 from petal.checkpoints.recall import Recall
 from petal.checkpoints.records import OrphanedSave, Save, Status, Transaction, WriteRow
 from petal.checkpoints.rows import Namespace, Rows
@@ -57,19 +57,19 @@ class LangGraphSource:
 
     def rows(self, thread_id: str) -> list[Row]:
         """All checkpoints of a thread, without their values."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         return storage.run(lambda: storage.dialect.rows(thread_id))
 
     def fingerprint(self, thread_id: str, rows: Iterable[Row]) -> str:
         """Changes with whatever is saved in a thread."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         written = storage.run(lambda: storage.dialect.written(thread_id))
         known = sorted((row.ns, row.id, row.parent or "") for row in rows)
         return blake2b(repr((known, sorted(written))).encode(), digest_size=16).hexdigest()
 
-    def orphans(self, thread_id: str, known: set[Key]) -> list[Key]:
+    def orphans(self, thread_id: str, known: Set[Key]) -> list[Key]:
         """Checkpoints that have writes and are not there."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         written = storage.run(lambda: storage.dialect.written(thread_id))
         return sorted({(write.ns, write.checkpoint_id) for write in written} - known)
 
@@ -88,7 +88,7 @@ class LangGraphSource:
 
     def writes(self, place: Namespace, id: str) -> list[WriteRow]:
         """The pending writes of a checkpoint in the order of their tasks, not sealed yet."""
-        storage = self._saver._storage
+        storage = self._saver.storage
         pending = storage.run(lambda: storage.dialect.pending(place.thread_id, place.ns, id))
         rows = []
         for write in sorted(pending, key=lambda write: (write.task_path, write.task_id, write.idx)):
@@ -119,7 +119,7 @@ class LangGraphSource:
         if problem == UNDECLARED:
             module, _, qualname = name.rpartition(".")
             problem += f": name it with --allow {module}:{qualname}, or in code with allow=[{qualname}]"
-        return CheckpointerError(f"{where} holds a {name}, and {problem}. Nothing of this thread was converted.")
+        return CheckpointerError(f"{where} holds a {name}, and {problem}. The thread was not converted whole.")
 
 
 class TupleCopying:
@@ -127,40 +127,40 @@ class TupleCopying:
 
     def __init__(self, source: LangGraphSource, thread_id: str) -> None:
         self._source, self._rows, self._thread_id = source, source.target, thread_id
-        self._known = source.rows(thread_id)
-        if not self._known:
-            raise self._changed()
-        self.fingerprint = source.fingerprint(thread_id, self._known)
-        roots = [row.key for row in self._known if row.ns == ""] or [row.key for row in self._known]
-        self.head = max(roots, key=lambda key: key[1])
+        known = source.rows(thread_id)
+        if not known:
+            raise changed(thread_id)
+        self.fingerprint = source.fingerprint(thread_id, known)
+        self._known = {row.key: row for row in in_order(known)}
+        self.order: Sequence[Key] = list(self._known)
+        self.head = newest(self.order)
         self._saving = replace(self._rows, metadata_keys=frozenset())  # it has its metadata already
         self._recall = Recall(self._saving, _CACHE_BYTES)
         self._last: Content | None = None
 
-    def copy(self, change: Transaction, mark: bytes, tick: Tick) -> None:
-        self._gone_through(change, tick, mark)
+    def copy(self, change: Transaction, keys: Sequence[Key], tick: Tick) -> None:
+        self._gone_through(change, keys, tick, copies=True)
 
-    def compare(self, change: Transaction, tick: Tick) -> None:
-        self._gone_through(change, tick, None)
-        if len(self._known) != sum(1 for _ in checkpoints_of(change, self._thread_id)):
-            raise Different(f"the number of checkpoints of thread {self._thread_id!r}")
+    def compare(self, change: Transaction, keys: Sequence[Key], tick: Tick) -> None:
+        self._gone_through(change, keys, tick, copies=False)
 
-    def _gone_through(self, change: Transaction, tick: Tick, mark: bytes | None) -> None:
-        waiting: list[Content] = []
-        for done, row in enumerate(in_order(self._known), 1):
-            waiting.append(self._one(change, row, mark))
-            if len(waiting) == TOGETHER:
-                expect(waiting, change, self._rows)
-                waiting.clear()
-            tick(done)
-        expect(waiting, change, self._rows)
-        for ns, id in self._source.orphans(self._thread_id, {row.key for row in self._known}):
-            self._orphan(change, Namespace(self._thread_id, ns), id, mark)
+    def end(self, change: Transaction, *, copies: bool) -> None:
+        for ns, id in self._source.orphans(self._thread_id, self._known.keys()):
+            self._orphan(change, Namespace(self._thread_id, ns), id, copies=copies)
         if self.fingerprint != self._source.fingerprint(self._thread_id, self._source.rows(self._thread_id)):
-            raise self._changed()
+            raise changed(self._thread_id)
 
-    def _one(self, change: Transaction, row: Row, mark: bytes | None) -> Content:
-        """What must be read back of one checkpoint, which is saved if there is a mark."""
+    def _gone_through(self, change: Transaction, keys: Sequence[Key], tick: Tick, *, copies: bool) -> None:
+        done = 0
+        for some in together(keys):
+            expected = []
+            for key in some:
+                expected.append(self._one(change, self._known[key], copies=copies))
+                tick(done := done + 1)
+            expect(expected, change, self._rows)
+
+    def _one(self, change: Transaction, row: Row, *, copies: bool) -> Content:
+        """What must be read back of one checkpoint, which is saved or was."""
         place, codec = Namespace(self._thread_id, row.ns), self._rows.codec
         found = self._source.checkpoint(place, row.id)
         writes = self._source.writes(place, row.id)
@@ -176,20 +176,15 @@ class TupleCopying:
             },
             writes,
         )
-        if mark is not None:
+        if copies:
             save = self._saved(change, found, content)
             save.writes, save.now = writes, moment(found.checkpoint["ts"])
-            assert save.checkpoint is not None
-            if row.key == self.head:
-                save.checkpoint = replace(save.checkpoint, labels=(*save.checkpoint.labels, mark))
-                save.status = _status(save.status, writes)
-            else:
-                save.status = None
+            save.status = _status(save.status, writes) if row.key == self.head else None
             try:
                 change.save(self._rows.sealed([save])[0])
             except OrphanedSave:
                 raise Different(place.named(f"checkpoint {row.parent!r}")) from None
-            self._last = content
+        self._last = content
         return content
 
     def _saved(self, change: Transaction, found: CheckpointTuple, content: Content) -> Save:
@@ -224,18 +219,12 @@ class TupleCopying:
         row = None if id is None else change.checkpoint(place.thread_id, place.ns, id)
         return None if row is None else contents([row], change, self._rows)[0]
 
-    def _orphan(self, change: Transaction, place: Namespace, id: str, mark: bytes | None) -> None:
+    def _orphan(self, change: Transaction, place: Namespace, id: str, *, copies: bool) -> None:
         writes = self._source.writes(place, id)
-        if mark is not None:
+        if copies:
             change.save(self._rows.sealed([Save(writes=writes)])[0])
         if writes != self._rows.unsealed(Save(writes=change.writes(place.thread_id, place.ns, [id]))).writes:
             raise Different(place.named(f"a write that waits at checkpoint {id!r}"))
-
-    def _changed(self) -> CheckpointerError:
-        return CheckpointerError(
-            f"Thread {self._thread_id!r} was changed while it was converted. Let no agent use the source meanwhile, "
-            "and do it again; nothing of this thread was converted."
-        )
 
 
 def in_order(rows: Iterable[Row]) -> Iterator[Row]:

@@ -48,21 +48,22 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     Attributes:
         durability: When a superstep counts as done, for runs that do not say.
+        storage: What it asks; for what in this package works on LangGraph's rows.
     """
 
     def __init__(self, dialect: Dialect, *, durability: Durability, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde)
         self.durability: Durability = durability
-        self._storage = Storage(dialect)  # shared by the clones that with_allowlist makes
+        self.storage = Storage(dialect)  # shared by the clones that with_allowlist makes
 
     @property
     def where(self) -> str:
         """The storage as a URL, without any password."""
-        return self._storage.dialect.where
+        return self.storage.dialect.where
 
     def close(self) -> None:
         """Waits for running operations, then closes all connections. Closing twice is fine."""
-        self._storage.close()
+        self.storage.close()
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the thread's newest in the config's namespace."""
@@ -71,7 +72,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Like `get_tuple`."""
-        return await self._storage.later(partial(self.get_tuple, config))
+        return await self.storage.later(partial(self.get_tuple, config))
 
     def list(
         self,
@@ -108,12 +109,12 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
     ) -> AsyncGenerator[CheckpointTuple, None]:
         """Like `list`."""
         page = partial(self._page, config and _named(config), filter)
-        found = await self._storage.later(partial(page, before, limit))
+        found = await self.storage.later(partial(page, before, limit))
         while found:
             for checkpoint in found:
                 yield checkpoint
             before, limit = _after(found, limit)
-            found = await self._storage.later(partial(page, before, limit)) if _pages(config, found) else []
+            found = await self.storage.later(partial(page, before, limit)) if _pages(config, found) else []
 
     def put(
         self,
@@ -139,7 +140,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Like `put`."""
-        return await self._storage.later(partial(self.put, config, checkpoint, metadata, new_versions))
+        return await self.storage.later(partial(self.put, config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -156,7 +157,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Like `put_writes`."""
-        await self._storage.later(partial(self.put_writes, config, writes, task_id, task_path))
+        await self.storage.later(partial(self.put_writes, config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes all that a thread holds; an unknown one is no error."""
@@ -164,7 +165,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Like `delete_thread`."""
-        await self._storage.later(partial(self.delete_thread, thread_id))
+        await self.storage.later(partial(self.delete_thread, thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Deletes the checkpoints whose metadata names one of the runs, and their pending writes, all or none.
@@ -176,7 +177,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Like `delete_for_runs`."""
-        await self._storage.later(partial(self.delete_for_runs, run_ids))
+        await self.storage.later(partial(self.delete_for_runs, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copies all checkpoints and writes of a thread, so that the copy goes on where the source would.
@@ -190,7 +191,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Like `copy_thread`."""
-        await self._storage.later(partial(self.copy_thread, source_thread_id, target_thread_id))
+        await self.storage.later(partial(self.copy_thread, source_thread_id, target_thread_id))
 
     def fork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
         """Makes a thread that has the past of one checkpoint, and that checkpoint as its newest.
@@ -217,7 +218,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     async def afork_thread(self, source_thread_id: str, checkpoint_id: str, target_thread_id: str) -> None:
         """Like `fork_thread`."""
-        await self._storage.later(partial(self.fork_thread, source_thread_id, checkpoint_id, target_thread_id))
+        await self.storage.later(partial(self.fork_thread, source_thread_id, checkpoint_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Deletes what threads no longer need to go on, in one transaction; unknown threads are no error.
@@ -237,7 +238,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Like `prune`."""
-        await self._storage.later(partial(self.prune, thread_ids, strategy=strategy))
+        await self.storage.later(partial(self.prune, thread_ids, strategy=strategy))
 
     def threads(self, limit: int = 50, before: ThreadInfo | None = None) -> builtins.list[ThreadInfo]:
         """The threads, newest first.
@@ -248,11 +249,11 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         """
         if limit <= 0:
             return []
-        return self._storage.run(lambda: self._storage.dialect.heads(limit, before))
+        return self.storage.run(lambda: self.storage.dialect.heads(limit, before))
 
     async def athreads(self, limit: int = 50, before: ThreadInfo | None = None) -> builtins.list[ThreadInfo]:
         """Like `threads`."""
-        return await self._storage.later(partial(self.threads, limit, before))
+        return await self.storage.later(partial(self.threads, limit, before))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -265,7 +266,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Like `get_delta_channel_history`."""
-        return await self._storage.later(partial(self.get_delta_channel_history, config=config, channels=channels))
+        return await self.storage.later(partial(self.get_delta_channel_history, config=config, channels=channels))
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after `current`, in LangGraph's own format."""
@@ -280,17 +281,17 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         serde = NamingSerializer(self.serde, _place(self.where, config), channels)
 
         def work() -> T:
-            with self._storage.dialect.saver(serde) as saver:
+            with self.storage.dialect.saver(serde) as saver:
                 return question(saver)
 
-        return self._storage.run(work)
+        return self.storage.run(work)
 
     def _change(self, change: Callable[..., None], *, repeatable: bool = True) -> None:
         def work() -> None:
-            with self._storage.dialect.transaction() as transaction:
+            with self.storage.dialect.transaction() as transaction:
                 change(transaction)
 
-        self._storage.run(work, repeatable=repeatable)
+        self.storage.run(work, repeatable=repeatable)
 
     def _page(
         self,
