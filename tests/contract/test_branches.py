@@ -35,6 +35,7 @@ from petal.errors import (
     CheckpointCorruptionError,
     CheckpointerError,
     CheckpointNotFoundError,
+    TooFewTurnsError,
 )
 
 
@@ -221,10 +222,10 @@ def test_what_is_not_there_is_said(thread: Thread) -> None:
     for act in (nobody.branches, nobody.lines, nobody.rewind, lambda: nobody.name_branch("x")):
         with pytest.raises(CheckpointNotFoundError, match="'nobody' has no checkpoints"):
             act()
-    with pytest.raises(CheckpointNotFoundError, match="before its first turn"):
-        thread.rewind(turns=3)
-    with pytest.raises(CheckpointNotFoundError, match="before its first turn"):
-        thread.rewind(turns=4)
+    for turns in (3, 4):
+        with pytest.raises(TooFewTurnsError, match=f"2 turns can be taken back, not {turns};") as refused:
+            thread.rewind(turns=turns)
+        assert (refused.value.turns, refused.value.most) == (turns, 2)
     with pytest.raises(CheckpointNotFoundError):
         thread.rewind(to="1ef00000-0000-6000-8000-000000000000")
     with pytest.raises(BranchNotFoundError, match="None of its checkpoints has a name"):
@@ -791,8 +792,8 @@ def test_a_way_ends_where_its_past_is_gone_or_begins_anew() -> None:
     """A parent that was pruned, and parents that name each other."""
     assert [each.checkpoint_id for each in Tree([info("2", "1"), info("3", "2")]).path("3")] == ["3", "2"]
     assert [each.checkpoint_id for each in Tree([info("1", "2"), info("2", "1")]).path("2")] == ["2", "1"]
-    assert Tree([info("2", "1", "input")]).before_turns(1) is None
-    assert Tree([info("1", None), info("2", "1", "input")]).before_turns(1) == "1"
+    assert Tree([info("2", "1", "input")]).before_inputs() == []
+    assert Tree([info("1", None), info("2", "1", "input")]).before_inputs() == ["1"]
 
 
 def test_lines_that_have_nothing_in_common(petal: PetalSaver) -> None:

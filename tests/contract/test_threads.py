@@ -19,6 +19,7 @@ from petal.errors import (
     NothingToResumeError,
     StepRejectedError,
     ThreadIdRequiredError,
+    TooFewTurnsError,
     UnknownInterruptError,
 )
 
@@ -194,7 +195,7 @@ async def test_rewinding_takes_back_turns(storage: CheckpointerConfig) -> None:
         assert thread.rewind(turns=1).values["entries"] == ["one", "first", "second"]
         await thread.ainvoke({"entries": ["other"]})
         assert (await thread.astate()).values["entries"] == ["one", "first", "second", "other", "first", "second"]
-        with pytest.raises(CheckpointNotFoundError, match="before its first turn"):
+        with pytest.raises(TooFewTurnsError, match="Of thread 't' 1 turn can be taken back, not 2;"):
             await thread.arewind(turns=2)
         with pytest.raises(ValueError, match="at least one turn"):
             await thread.arewind(turns=0)

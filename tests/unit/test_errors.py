@@ -43,6 +43,7 @@ EXAMPLES: list[errors.PetalError] = [
     errors.CheckpointerUnavailableError("sqlite:///x.db", "database is locked", "Try again."),
     errors.CheckpointNotFoundError("t", "1ef"),
     errors.BranchNotFoundError("t", "what-iff", ("what-if",)),
+    errors.TooFewTurnsError("t", 3, 2),
     errors.BranchNameError(" ", "it is empty"),
     errors.BranchExistsError("t", "what-if", "1ef"),
     errors.CheckpointCorruptionError("sqlite:///x.db", "file is not a database"),

@@ -17,6 +17,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
 import petal
+from petal.core.agent import Agent
 from petal.core.config.agent import StepConfig
 from petal.core.factory import AgentFactory
 from petal.core.steps.history import dangling
@@ -172,19 +173,51 @@ def begun(*messages: Any, **values: Any) -> dict[str, Any]:
     return {"messages": [HumanMessage("Add.", id="h"), *messages], **values}
 
 
-@pytest.mark.parametrize("kind", ["llm", "react"])
-def test_both_faces_of_a_graph_run_what_never_began(kind: str) -> None:
-    """The scratchpad has it too."""
+def with_pad(kind: str, *tools: Any) -> Agent:
+    """An agent that runs calls which never began, and keeps a scratchpad."""
     model = ScriptedChatModel(replies=["Three.", "Three."])
     factory = AgentFactory(Log)
     if kind == "llm":
-        factory.with_chat(llm=model).with_tools([add], "pad")
+        factory.with_chat(llm=model).with_tools(tools, "pad")
     else:
-        factory.with_react_loop([add], llm=model, scratchpad_key="pad")
-    with factory.with_dangling_calls("run").build() as agent:
+        factory.with_react_loop(tools, llm=model, scratchpad_key="pad")
+    return factory.with_dangling_calls("run").build()
+
+
+@pytest.mark.parametrize("kind", ["llm", "react"])
+def test_both_faces_of_a_graph_run_what_never_began(kind: str) -> None:
+    """The scratchpad has it too."""
+    with with_pad(kind, add) as agent:
         for result in (agent.graph.invoke(begun(asks("c"))), agent.invoke(begun(asks("c")))):
             assert told(result["messages"]) == ["human=Add.", "ai=", "c=3", "ai=Three."]
             assert result["pad"] == 'Action: add({"a": 1, "b": 2})\nObservation: 3\n'
+
+
+@pytest.mark.parametrize("kind", ["llm", "react"])
+def test_the_scratchpad_has_the_calls_of_each_message(kind: str) -> None:
+    """In their order, behind what was there, also where a tool of a later message changes the state itself."""
+
+    @tool
+    def move() -> Any:
+        """Move on."""
+        return Command(update={"moves": 1, "messages": [ToolMessage("moved", tool_call_id="m")]})
+
+    moving = asks("m").model_copy(update={"id": "b", "tool_calls": [tool_call(name="move", args={}, id="m")]})
+    left = begun(asks("c1"), asks("c2", id="a2"), moving, pad="Before.\n")
+    with with_pad(kind, add, move) as agent:
+        for result in (agent.graph.invoke(left), agent.invoke(left)):
+            added = 'Action: add({"a": 1, "b": 2})\nObservation: 3\n'
+            assert told(result["messages"]) == [
+                "human=Add.",
+                "ai=",
+                "c1=3",
+                "ai=",
+                "c2=3",
+                "ai=",
+                "m=moved",
+                "ai=Three.",
+            ]
+            assert (result["pad"], result["moves"]) == (f"Before.\n{added}{added}", 1)
 
 
 def test_a_new_prompt_is_sent_although_a_result_stands_last() -> None:

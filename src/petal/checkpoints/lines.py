@@ -91,13 +91,10 @@ class Tree:
             yield at
             at = None if at.parent_id is None else self.known.get(at.parent_id)
 
-    def before_turns(self, turns: int) -> str | None:
-        """The checkpoint on which the input came in that was sent so many inputs ago; None if there is none."""
-        for info in self.path(self.head):
-            turns -= info.metadata.get("source") == "input"
-            if turns == 0:
-                return info.parent_id if info.parent_id in self.known else None
-        return None
+    def before_inputs(self) -> list[str]:
+        """The checkpoints on which the inputs of the newest line came in, newest first, as far as they are there."""
+        inputs = [info for info in self.path(self.head) if info.metadata.get("source") == "input"]
+        return [info.parent_id for info in inputs if info.parent_id is not None and info.parent_id in self.known]
 
     def apart(self, checkpoint_id: str, passed: Passed) -> tuple[list[CheckpointInfo], str | None]:
         """What of the way to a checkpoint is on none of the ways that were passed, newest first, and where it parts.

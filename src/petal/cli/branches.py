@@ -18,7 +18,7 @@ from petal.cli.rendering import clock, conversation, message_line, print_fields,
 from petal.cli.shortening import shortened, whole_checkpoint, whole_thread
 from petal.cli.snapshots import looked_at
 from petal.cli.states import print_rest, state_fields, state_json
-from petal.errors import ThreadBusyError
+from petal.errors import ThreadBusyError, TooFewTurnsError
 
 if TYPE_CHECKING:
     from petal.checkpoints import PetalSaver
@@ -105,8 +105,6 @@ def rewind_thread(
         require_petals(saver, LANGGRAPHS)
         thread_id = whole_thread(saver, thread)
         target = None if to is None else whole_checkpoint(saver, thread_id, to)
-        if target is None:
-            _require_turns(saver, thread_id, turns or 1)
     with opened(db, agent, inspect=False) as saver:
         left = _rewound(require_petals(saver, LANGGRAPHS), thread_id, turns or 1, target, keep_as)
     with opened(db, agent) as saver:
@@ -173,20 +171,6 @@ async def _renamed(saver: Any, thread_id: str, name: str | None, place: str | No
         await adrop(saver, thread_id, drop)
 
 
-def _require_turns(saver: Any, thread_id: str, turns: int) -> None:
-    """Raise BadParameter if there is nothing before so many turns."""
-    from petal.checkpoints.lines import atree
-
-    tree = asyncio.run(atree(saver, thread_id))
-    if tree.before_turns(turns) is None:
-        most = next(fewer for fewer in range(turns) if tree.before_turns(fewer + 1) is None)
-        raise typer.BadParameter(
-            f"of thread {thread_id!r} {_counted(most, 'turn')} can be taken back; name another place with --to, or "
-            "begin a new thread.",
-            param_hint="--turns",
-        )
-
-
 def _rewound(saver: PetalSaver, thread_id: str, turns: int, target: str | None, keep_as: str | None) -> Left:
     """Rewind it, unless a run has it."""
     from petal.core.branching import rewound
@@ -201,6 +185,12 @@ def _rewound(saver: PetalSaver, thread_id: str, turns: int, target: str | None, 
     except ThreadBusyError as error:
         note(f"a run has thread {thread_id!r} now, and nothing was changed; rewind it when that run has ended.")
         raise typer.Exit(ExitCode.FAILED) from error
+    except TooFewTurnsError as error:
+        raise typer.BadParameter(
+            f"of thread {thread_id!r} {_counted(error.most, 'turn')} can be taken back; name another place with --to, "
+            "or begin a new thread.",
+            param_hint="--turns",
+        ) from error
 
 
 def _print_branches(found: list[Branch]) -> None:

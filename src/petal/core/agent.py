@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from functools import cached_property
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, get_checkpoint_id
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, StreamMode
+from langgraph.types import StreamMode
 
-from petal.checkpoints.leases import Lease
-from petal.checkpoints.rewinding import before_run
-from petal.checkpoints.saver import PetalSaver
+from petal.core.admission import Admission
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
-from petal.core.continuity import ThreadCheck, check_going_on, check_thread, heads
-from petal.core.departures import begun_at, keeps_states
-from petal.core.effects.task import DRY, REPLAY
-from petal.core.inputs import keep_input, left_input
+from petal.core.continuity import ThreadCheck, check_thread, heads
 from petal.core.models.source import ModelSource
 from petal.core.portal import Portal
-from petal.core.questions import Answer, OnPending, admitted, refusals
-from petal.core.recovery import ATTEMPTS, Attempt, IncompleteRun, Recovery, incomplete, recovered
+from petal.core.questions import OnPending
+from petal.core.recovery import ATTEMPTS, IncompleteRun, Recovery, incomplete, recovered
 from petal.core.steps.llm import INPUT
 from petal.core.steps.prompts import keys_of
 from petal.core.thread import Thread
-from petal.core.turns import turn
 from petal.errors import (
     AgentConfigurationError,
     CheckpointerRequiredError,
-    NothingToResumeError,
     ThreadIdRequiredError,
 )
 from petal.tools.toolbox import Toolbox
@@ -144,12 +136,11 @@ class Agent:
             ResumeError: If it is a `Command(resume=…)` that answers no open question; see `Thread.aresume`.
             CheckpointerError: If the state cannot be read or saved.
         """
-        run = self._run(config, thread_id, checkpoint_id, durability, replay)
+        admission = self._admission
+        run = admission.run(config, thread_id, checkpoint_id, durability, replay, kwargs)
         await self.aopen()
-        async with self._turn(run, kwargs, on_conflict, conflict_timeout) as lease:
-            given = await self._admitted(input, run, on_pending, lease)
-            with refusals(given):
-                return await self.graph.ainvoke(given, **run, **kwargs)
+        async with admission.admitted(self.input_of(input), run, on_pending, on_conflict, conflict_timeout) as given:
+            return await self.graph.ainvoke(given, **run)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As `ainvoke`."""
@@ -181,17 +172,16 @@ class Agent:
 
         The other arguments and what is raised are those of `ainvoke`.
         """
-        run = self._run(config, thread_id, checkpoint_id, durability, replay)
+        admission = self._admission
+        run = admission.run(config, thread_id, checkpoint_id, durability, replay, kwargs)
         await self.aopen()
-        async with self._turn(run, kwargs, on_conflict, conflict_timeout) as lease:
-            given = await self._admitted(input, run, on_pending, lease)
-            with refusals(given):
-                async with aclosing(
-                    self.graph.astream(given, stream_mode=stream_mode, **run, **kwargs)  # type: ignore[type-var]
-                ) as items:
-                    async for item in items:
-                        await self._settled(run)
-                        yield item
+        async with (
+            admission.admitted(self.input_of(input), run, on_pending, on_conflict, conflict_timeout) as given,
+            aclosing(self.graph.astream(given, stream_mode=stream_mode, **run)) as items,  # type: ignore[type-var]
+        ):
+            async for item in items:
+                await admission.settled(run)
+                yield item
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """As `astream`. The run goes on only when the next item is asked for."""
@@ -303,7 +293,7 @@ class Agent:
             CheckpointerRequiredError: If the agent keeps no state.
         """
         self._require_checkpointer()
-        async for thread_id, checkpoint_id in heads(self._saver):
+        async for thread_id, checkpoint_id in heads(self._admission.saver):
             yield await check_thread(self.graph, thread_id, checkpoint_id)
 
     def check(self) -> Iterator[ThreadCheck]:
@@ -392,104 +382,16 @@ class Agent:
         for model in self._models:
             await model.aclose()
 
-    @asynccontextmanager
-    async def changing(self, config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
+    def changing(self, config: RunnableConfig) -> AbstractAsyncContextManager[RunnableConfig]:
         """Has a config's thread to itself, as a run does, to change it; gives the config to do it with."""
-        assert self.checkpointer is not None, "an agent without one has no threads"
-        async with turn(self.checkpointer, config, "wait", self._options.conflict_timeout) as has:
-            begun = await self._begun(has.config)
-            try:
-                yield begun
-            except Exception:
-                if begun is not has.config and isinstance(self.checkpointer, PetalSaver):
-                    await self.checkpointer.adelete_for_runs([before_run(has.lease.run_id)])
-                raise
-
-    @asynccontextmanager
-    async def _turn(
-        self, run: dict[str, Any], kwargs: dict[str, Any], on_conflict: OnConflict | None, timeout: float | None
-    ) -> AsyncIterator[Lease | None]:
-        """Has the run's thread for it; `run` is amended by how it is known, `kwargs` by what stops it."""
-        if self.checkpointer is None:
-            yield None
-            return
-        policy = on_conflict or self._options.on_conflict
-        patience = self._options.conflict_timeout if timeout is None else timeout
-        async with turn(self.checkpointer, run["config"], policy, patience, kwargs.get("control")) as has:
-            run["config"], kwargs["control"] = has.config, has.control
-            yield has.lease
-
-    async def _admitted(self, input: Any, run: dict[str, Any], on_pending: OnPending, lease: Lease | None) -> Any:
-        """What the graph is given for an input."""
-        given = self.input_of(input)
-        if self.checkpointer is None or lease is None:
-            return given
-        if isinstance(given, Attempt):
-            await given.begin(self.checkpointer, run["config"])
-        if given is None or isinstance(given, Answer | Command):
-            await check_going_on(self.graph, run["config"])
-        try:
-            given = await admitted(self.graph, self._saver, run["config"], given, on_pending)
-        except NothingToResumeError:
-            if isinstance(given, Answer) and given.is_none and (left := await left_input(self.checkpointer, lease)):
-                return left[0]
-            raise
-        run["config"] = await self._begun(run["config"], given)
-        if run["durability"] != "sync" and given is not None and not isinstance(given, Command):
-            await keep_input(self.checkpointer, lease, run["config"], given)
-        return given
-
-    async def _settled(self, run: Mapping[str, Any]) -> None:
-        """Waits until all is on disk that the run's steps wrote, where that is to be so before it is shown."""
-        if isinstance(self.checkpointer, PetalSaver) and run["durability"] == "sync":
-            await self.checkpointer.unsettled.asettle_all(run["config"])
+        return self._admission.changing(config)
 
     def _require_checkpointer(self) -> None:
         if self.checkpointer is None:
             raise CheckpointerRequiredError
 
-    async def _begun(self, config: RunnableConfig, input: Any = None) -> RunnableConfig:
-        """A config with which graphs within begin where they were at the checkpoint that it names."""
-        if not self._keeps_states or get_checkpoint_id(config) is None:
-            return config
-        assert self.checkpointer is not None, "an agent without one has no checkpoints"
-        await self._saver.aget_tuple(config)  # what cannot be read is said before anything is changed
-        return await begun_at(self.checkpointer, config, input)
-
-    @cached_property
-    def _keeps_states(self) -> bool:
-        return keeps_states(self.graph)
-
     @property
-    def _saver(self) -> BaseCheckpointSaver[Any]:
-        """That of the graph, which migrates what it loads."""
-        assert isinstance(self.graph.checkpointer, BaseCheckpointSaver), "an agent without one has no threads"
-        return self.graph.checkpointer
-
-    def _run(
-        self,
-        config: RunnableConfig | None,
-        thread_id: str | None,
-        checkpoint_id: str | None,
-        durability: Durability | None,
-        replay: Literal["dry"] | None,
-    ) -> dict[str, Any]:
-        """The keyword arguments that each run hands to LangGraph."""
-        if replay not in (None, DRY):
-            raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
-        config = {**(config or {})}
-        named: Mapping[str, Any] = {"thread_id": thread_id, "checkpoint_id": checkpoint_id, REPLAY: replay}
-        configurable = {**config.get("configurable", {}), **{k: v for k, v in named.items() if v is not None}}
-        if configurable:
-            config["configurable"] = configurable
-        if self.checkpointer is None:
-            return {"config": config}
-        if configurable.get("thread_id") in (None, ""):
-            raise ThreadIdRequiredError
-        return {"config": config, "durability": durability or self._options.durability}
-
-    @property
-    def _options(self) -> MemoryOptions:
-        """Those of the checkpointer that every storage has."""
+    def _admission(self) -> Admission:
         kept = self.config.checkpointer
-        return kept.options if isinstance(kept, CheckpointerConfig) else MemoryOptions()
+        options = kept.options if isinstance(kept, CheckpointerConfig) else MemoryOptions()
+        return Admission(self.graph, self.checkpointer, options)

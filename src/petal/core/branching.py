@@ -14,7 +14,7 @@ from petal.checkpoints.rewinding import arewind
 from petal.checkpoints.saver import PetalSaver
 from petal.core.effects.dry import anote_origin
 from petal.core.questions import has_failed
-from petal.errors import CheckpointerError, CheckpointNotFoundError
+from petal.errors import CheckpointerError, CheckpointNotFoundError, TooFewTurnsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,18 @@ async def rewound(
         keep_as: The name of the old head; default: `before-rewind-1`, and so on.
 
     Raises:
-        CheckpointNotFoundError: If there is no such checkpoint, or nothing before that many turns.
+        CheckpointNotFoundError: If there is no such checkpoint.
+        TooFewTurnsError: If there is nothing before that many turns.
         BranchNameError: If `keep_as` can be no name.
         BranchExistsError: If another checkpoint has that name.
     """
     thread_id = str(config["configurable"]["thread_id"])
     tree = await atree(saver, thread_id)
-    if to is None and (to := tree.before_turns(turns)) is None:
-        raise CheckpointNotFoundError(thread_id, "before its first turn")
+    if to is None:
+        places = tree.before_inputs()
+        if turns > len(places):
+            raise TooFewTurnsError(thread_id, turns, len(places))
+        to = places[turns - 1]
     if to not in tree.known:
         raise CheckpointNotFoundError(thread_id, to)
     left = Left(tree.head, keep_as if keep_as is not None else await anext_name(saver, thread_id))

@@ -309,7 +309,8 @@ class Thread:
             The new latest state.
 
         Raises:
-            CheckpointNotFoundError: If there is no such checkpoint or branch, or nothing before that many turns.
+            CheckpointNotFoundError: If there is no such checkpoint or branch.
+            TooFewTurnsError: If there is nothing before that many turns; it says how many can be taken back.
             BranchNameError: If `keep_as` can be no name.
             BranchExistsError: If another checkpoint has that name. In either case the thread stays as it is.
         """

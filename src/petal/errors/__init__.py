@@ -32,7 +32,8 @@ PetalError
     ├── CheckpointerConfigurationError (ValueError)
     ├── CheckpointerUnavailableError (ConnectionError)
     ├── CheckpointNotFoundError (LookupError)
-    │   └── BranchNotFoundError              … nor a branch of that name
+    │   ├── BranchNotFoundError              … nor a branch of that name
+    │   └── TooFewTurnsError                 … before so many turns
     ├── BranchNameError (ValueError)         what can be no name of a branch
     ├── BranchExistsError (ValueError)       another checkpoint has that name
     ├── CheckpointCorruptionError
@@ -100,6 +101,7 @@ from petal.errors.state import (
     RunStoppedError,
     StateVersionError,
     ThreadBusyError,
+    TooFewTurnsError,
 )
 
 __all__ = [
@@ -137,6 +139,7 @@ __all__ = [
     "StepRejectedError",
     "ThreadBusyError",
     "ThreadIdRequiredError",
+    "TooFewTurnsError",
     "ToolServerError",
     "UnknownEffectError",
     "UnknownInterruptError",

@@ -50,6 +50,27 @@ class CheckpointNotFoundError(CheckpointerError, LookupError):
         return f"Thread {self.thread_id!r} has {what}; `petal threads list` lists the threads there are."
 
 
+class TooFewTurnsError(CheckpointNotFoundError):
+    """A rewind is to take back more turns than the latest line of the thread has. Nothing was changed.
+
+    Attributes:
+        turns: How many were to be taken back.
+        most: How many can be: before each of them there is a checkpoint to go back to.
+    """
+
+    def __init__(self, thread_id: str, turns: int, most: int) -> None:
+        super().__init__(thread_id)
+        self.args = (thread_id, turns, most)
+        self.turns, self.most = turns, most
+
+    def __str__(self) -> str:
+        can = "1 turn" if self.most == 1 else f"{self.most} turns"
+        return (
+            f"Of thread {self.thread_id!r} {can} can be taken back, not {self.turns}; name the checkpoint or the "
+            "branch to go back to, or begin a new thread."
+        )
+
+
 class BranchNotFoundError(CheckpointNotFoundError):
     """A thread has neither a branch of that name nor a checkpoint of that id.
 

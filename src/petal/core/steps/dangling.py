@@ -89,7 +89,10 @@ class Mender:
             return self._tools.invoke(state, config)
 
         again = self._task(call)
-        return self._done(plan, [again(run.state).result() for run in plan.runs])
+        outcomes = list[Any]()
+        for run in plan.runs:
+            outcomes.append(again(run.behind(outcomes)).result())
+        return self._done(plan, outcomes)
 
     async def amend(self, state: Any, config: RunnableConfig) -> Conversation:
         """As `mend`."""
@@ -101,7 +104,10 @@ class Mender:
             return await self._tools.ainvoke(state, config)
 
         again = self._task(call)
-        return self._done(plan, [await again(run.state) for run in plan.runs])
+        outcomes = list[Any]()
+        for run in plan.runs:
+            outcomes.append(await again(run.behind(outcomes)))
+        return self._done(plan, outcomes)
 
     def _task(self, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A call of tools whose result LangGraph keeps, and takes up again."""
@@ -172,6 +178,15 @@ class _Run:
         ids = frozenset(call.call["id"] for call in calls)
         return cls(place, ids, {**values_of(state), "messages": [*messages[:place], asking]})
 
+    def behind(self, outcomes: Sequence[Any]) -> dict[str, Any]:
+        """The state, with what runs before this one changed besides messages: a scratchpad has their calls."""
+        state = dict(self.state)
+        for part in [part for outcome in outcomes for part in _parts(outcome)]:
+            _, rest = _split(part)
+            if not isinstance(rest, Command):
+                state |= rest
+        return state
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -188,7 +203,12 @@ class _Plan:
         for (place, id), parts in self.ended.items():
             yield place, {id}, parts
         for run, outcome in zip(self.runs, outcomes, strict=True):
-            yield run.place, run.ids, outcome if isinstance(outcome, list) else [outcome]
+            yield run.place, run.ids, _parts(outcome)
+
+
+def _parts(outcome: Any) -> list[Any]:
+    """What a tools' node returned, as a list."""
+    return outcome if isinstance(outcome, list) else [outcome]
 
 
 def _name(tool: Any) -> str | None:
