@@ -14,7 +14,7 @@ from typing import Annotated, TypedDict
 
 import pytest
 
-from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.config.checkpointer import CheckpointerConfig, Durability
 from petal.core.factory import AgentFactory
 from petal.errors import NothingToResumeError
 
@@ -108,6 +108,26 @@ def test_a_crash_before_the_first_checkpoint_does_not_lose_the_input(
         with pytest.raises(NothingToResumeError):
             thread.resume()
         assert thread.state().values["said"] == ["before", "answer", "start", "done"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_inputs_that_were_left_one_after_another_are_all_taken_up(
+    durable_storage: CheckpointerConfig, durability: Durability
+) -> None:
+    """Also where one who takes up the first is killed."""
+    url = url_of(durable_storage)
+    for arguments in ["exit", "later", "one"], ["exit", "first", "two"], ["exit", "recover"]:
+        with process("killed_input.py", url, *arguments) as killed:
+            killed.communicate(timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+    durable_storage = CheckpointerConfig.from_url(url, durability=durability)
+    factory = AgentFactory(Said).add(lambda state: {"said": ["done"]}, "die").with_checkpointer(durable_storage)
+    with factory.build() as agent:
+        assert [(told.outcome, told.attempts) for told in agent.recover()] == [("done", 2), ("done", 1)]
+        assert agent.thread("t").state().values["said"] == ["before", "answer", "one", "done", "two", "done"]
+        assert agent.incomplete() == []
+        with pytest.raises(NothingToResumeError):
+            agent.thread("t").resume()
 
 
 @pytest.mark.parametrize(("turn", "recovery"), [("first", "exit"), ("later", "exit"), ("later", "sync")])

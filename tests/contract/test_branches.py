@@ -20,10 +20,10 @@ from langgraph.types import interrupt
 from petal.checkpoints import PetalSaver, open_checkpointer
 from petal.checkpoints.branches import LONGEST, names_in
 from petal.checkpoints.leases import LEASE
-from petal.checkpoints.lines import TWIN_OF, Tree
+from petal.checkpoints.lines import Tree
 from petal.checkpoints.notes import Note
 from petal.checkpoints.rewinding import arewind
-from petal.checkpoints.threads import CheckpointInfo
+from petal.checkpoints.threads import TWIN_OF, CheckpointInfo
 from petal.core.agent import Agent, Thread
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory

@@ -517,14 +517,14 @@ async def test_the_input_of_a_run_is_kept_until_it_has_ended(storage: Checkpoint
         await run
         await until(lambda: not saver.notes("t", INPUT))
 
-        for run_id in "unknown", saver.get_tuple(ON).metadata["run_id"]:  # type: ignore[union-attr, typeddict-item]
-            place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": str(uuid6())}}
-            await aput_note(saver, place, INPUT, {"run": run_id, "input": {"log": [2]}}, "input")
-            if run_id == "unknown":
-                assert (await agent.thread("t").aresume())["log"] == [1, "through", "last", 2, "through", "last"]
-            else:
-                with pytest.raises(NothingToResumeError):
-                    await agent.thread("t").aresume()
+        id = await leave(saver, 2)
+        assert (await agent.thread("t").aresume())["log"] == [1, "through", "last", 2, "through", "last"]
+        await until(lambda: not saver.notes("t", INPUT))
+        # As if the process had ended between the last save and the release of the thread.
+        for taken in id, kept.checkpoint_id:
+            await leave(saver, 3, taken)
+            with pytest.raises(NothingToResumeError):
+                await agent.thread("t").aresume()
             await until(lambda: not saver.notes("t", INPUT))
 
 
@@ -552,6 +552,14 @@ async def test_a_rollback_takes_the_input_of_a_run_that_died_too(storage: Checkp
             place["configurable"]["checkpoint_id"] = str(uuid6())
         await saver.aroll_back("t", [LeaseRow("t", "owner", "process", "removed")])
         assert [note.value["run"] for note in saver.notes("t", INPUT)] == ["other"]
+
+
+async def leave(saver: PetalSaver, number: int, id: str | None = None) -> str:
+    """An input whose run died before its first checkpoint, and where it is kept."""
+    id = id or str(uuid6())
+    place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": id}}
+    await aput_note(saver, place, INPUT, {"run": "killed", "input": {"log": [number]}}, "input")
+    return id
 
 
 async def test_nobody_is_given_a_thread_out_of_turn(storage: CheckpointerConfig) -> None:

@@ -13,7 +13,7 @@ from petal.checkpoints.branches import is_given, names_in
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.lineage import outdated, past_of
-from petal.checkpoints.notes import BRANCH, Note, key_of
+from petal.checkpoints.notes import BRANCH, INPUT, Note, key_of
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, ValueRow
 from petal.checkpoints.retention import Point, needed_by
 from petal.checkpoints.rows import Namespace, Rows
@@ -64,7 +64,16 @@ def keep_latest(change: Transaction, rows: Rows, thread_ids: Sequence[str]) -> N
         if named := named_heads(change, rows, thread_id):
             doomed -= needed_by(points_of(found, rows), named)
         doomed -= rebuilt_from(known.keys() - doomed, known, headers_of(found, rows))
+        forget_inputs(change, rows, thread_id, [found[key] for key in doomed])
         drop(change, rows, thread_id, found, doomed)
+
+
+def forget_inputs(change: Transaction, rows: Rows, thread_id: str, gone: Iterable[CheckpointRow]) -> None:
+    """Delete what is kept of inputs of which a pruned checkpoint told that they are over, since now none may tell."""
+    if kept := change.notes(thread_id, INPUT):
+        taken = max((rows.info(row).input_id or "" for row in gone if not row.ns), default="")
+        over = [note.checkpoint_id for note in kept if note.checkpoint_id <= taken]
+        change.delete_checkpoints(thread_id, "", over)
 
 
 def delete_for_runs(change: Transaction, rows: Rows, run_ids: Sequence[str]) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from petal.checkpoints.branches import Branch, anames, by_checkpoint, names_in
 from petal.checkpoints.notes import BRANCH, Note, notes_of
-from petal.checkpoints.threads import CheckpointInfo
+from petal.checkpoints.threads import TWIN_OF, CheckpointInfo
 from petal.errors import CheckpointNotFoundError
-
-TWIN_OF = "rewound_to"
-"""In the metadata of a checkpoint that a rewind made: the one that it repeats."""
 
 _PAGE = 500
 
@@ -92,9 +90,12 @@ class Tree:
             at = None if at.parent_id is None else self.known.get(at.parent_id)
 
     def before_inputs(self) -> list[str]:
-        """The checkpoints on which the inputs of the newest line came in, newest first, as far as they are there."""
-        inputs = [info for info in self.path(self.head) if info.metadata.get("source") == "input"]
-        return [info.parent_id for info in inputs if info.parent_id is not None and info.parent_id in self.known]
+        """The checkpoints on which the inputs of the newest line came in, newest first, as far as they are there.
+
+        A run under `"exit"` leaves no checkpoint of its input alone: there its first one is the first that comes of it.
+        """
+        way = list(self.path(self.head))
+        return [before.checkpoint_id for info, before in pairwise(way) if info.input_id not in (None, before.input_id)]
 
     def apart(self, checkpoint_id: str, passed: Passed) -> tuple[list[CheckpointInfo], str | None]:
         """What of the way to a checkpoint is on none of the ways that were passed, newest first, and where it parts.

@@ -18,6 +18,9 @@ BEFORE = "__petal_before__"
 """The channels: what steps did, which names checkpoints have, how often a run was taken up again, what a run was given
 that may end before its first checkpoint is on disk, and what it found where it goes on from another's."""
 
+INPUT_ID, INPUT_LEFT = "__petal_input_id", "__petal_input_left"
+"""In a run's `configurable`: where its input is kept, if it is, and whether that of a run that died waits behind it."""
+
 _TASK = "petal:"
 
 

@@ -22,6 +22,7 @@ from petal.checkpoints.lineage import (
     Reach,
     checkpoints_of,
     drop,
+    forget_inputs,
     headers_of,
     lineage_of,
     named_heads,
@@ -183,6 +184,7 @@ def _pruned(
         if pruned.whole:
             change.delete_thread(thread_id)
         else:
+            forget_inputs(change, rows, thread_id, [found[key] for key in pruned.checkpoints])
             drop(change, rows, thread_id, found, set(pruned.checkpoints))
     return pruned
 

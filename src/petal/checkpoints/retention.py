@@ -9,8 +9,7 @@ from itertools import chain, islice
 from typing import Any
 
 from petal.checkpoints.langgraph.dialect import Key
-from petal.checkpoints.lines import TWIN_OF
-from petal.checkpoints.threads import ThreadInfo
+from petal.checkpoints.threads import TWIN_OF, ThreadInfo
 from petal.core.config.retention import Retention, seconds
 
 

@@ -20,10 +20,12 @@ from langgraph.checkpoint.base.id import uuid6
 from petal.checkpoints.header import NO_PARENT
 from petal.checkpoints.leases import LEASE
 from petal.checkpoints.lineage import checkpoints_of, points_of
-from petal.checkpoints.lines import TWIN_OF, aoutlines
+from petal.checkpoints.lines import aoutlines
+from petal.checkpoints.notes import INPUT_LEFT
 from petal.checkpoints.records import Save, Transaction
 from petal.checkpoints.retention import Point, states_at
 from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.threads import TWIN_OF
 from petal.errors import CheckpointNotFoundError
 
 
@@ -122,7 +124,8 @@ def rewind_thread(
             save = made.save
         else:
             row = found[twin.ns, twin.source]
-            status = None if twin.ns else rows.status(rows.header(row), ())
+            left = bool(config["configurable"].get(INPUT_LEFT))
+            status = None if twin.ns else "unfinished" if left else rows.status(rows.header(row), ())
             told = {**twin.told(rows.metadata(row)), **_run_of(config)}
             save = Save(rows.twin(row, twin.id, told), status=status, now=_now(), told=twin.id)
         save.lease = config["configurable"].get(LEASE)

@@ -25,9 +25,9 @@ from petal.checkpoints.envelope import Envelope, Place
 from petal.checkpoints.header import Header, Outline, packed
 from petal.checkpoints.leases import LEASE
 from petal.checkpoints.names import row_name
-from petal.checkpoints.notes import INPUT
+from petal.checkpoints.notes import INPUT, INPUT_ID, INPUT_LEFT
 from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
-from petal.checkpoints.threads import CheckpointInfo
+from petal.checkpoints.threads import OF_INPUT, CheckpointInfo
 from petal.checkpoints.values import BUNDLE_MARK, Chain, Parts, Spot, Version, bundled, chained, join, split, stored
 from petal.errors import CheckpointCorruptionError, ThreadIdRequiredError
 
@@ -137,7 +137,7 @@ class Rows:
             spots[channel] = spot = made[channel].spot
             rows.append(ValueRow(place.thread_id, place.ns, channel, spot.root, spot.row, data))
         leans = parent.name if any(spot.root != name for spot in spots.values()) else None
-        unfinished = _is_unfinished(checkpoint["channel_values"])
+        unfinished, configurable = _is_unfinished(checkpoint["channel_values"]), config["configurable"]
         told = self._metadata(config, metadata)
         row = CheckpointRow(
             place.thread_id,
@@ -152,9 +152,9 @@ class Rows:
             name,
             self.labels(told),
         )
-        status: Status | None = None if place.ns else _status(unfinished=unfinished)
+        left = bool(configurable.get(INPUT_LEFT))
+        status: Status | None = None if place.ns else _status(unfinished=unfinished or left)
         save = Save(row, rows, status=status, now=_now(), leans=leans, told=id)
-        configurable = config["configurable"]
         save.lease = configurable.get(LEASE)
         save.fenced = not place.ns and _is_fenced(configurable)
         return Saved(save, Outline(id, name, spots, versions), made)
@@ -357,6 +357,8 @@ class Rows:
                 kept[key] = value
         for key in self.metadata_keys & configurable.keys():
             kept.setdefault(key, configurable[key])
+        if given := configurable.get(INPUT_ID):
+            kept[OF_INPUT] = given
         return kept
 
 

@@ -8,6 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+TWIN_OF = "rewound_to"
+"""In the metadata of a checkpoint that a rewind made: the one that it repeats."""
+OF_INPUT = "of_input"
+"""In the metadata of what a run saved whose input was kept before its first checkpoint: where that was."""
+
 _GREGORIAN = datetime(1582, 10, 15, tzinfo=UTC)
 
 
@@ -59,6 +64,16 @@ class CheckpointInfo:
     """LangGraph's: source, step, parents; and what the run declared."""
     channels: tuple[str, ...]
     """Names of the channels that have a value."""
+
+    @property
+    def input_id(self) -> str | None:
+        """Of what came in with it, or before it in its run: where it was kept, or else this checkpoint's own id.
+
+        None where neither is known. Such ids are in the order in which inputs came.
+        """
+        if (kept := self.metadata.get(OF_INPUT)) is None and self.metadata.get("source") == "input":
+            kept = self.metadata.get(TWIN_OF, self.checkpoint_id)
+        return None if kept is None else str(kept)
 
 
 def made_at(checkpoint_id: str) -> datetime | None:

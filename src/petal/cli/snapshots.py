@@ -78,7 +78,7 @@ class Snapshot:
     @property
     def repeats(self) -> str | None:
         """The checkpoint to which a rewind went back with it."""
-        from petal.checkpoints.lines import TWIN_OF
+        from petal.checkpoints.threads import TWIN_OF
 
         metadata: Mapping[str, Any] = self.kept.metadata
         repeated: str | None = metadata.get(TWIN_OF)

@@ -19,7 +19,7 @@ from petal.core.config.checkpointer import Durability, MemoryOptions, OnConflict
 from petal.core.continuity import check_going_on
 from petal.core.departures import begun_at, keeps_states
 from petal.core.effects.task import DRY, REPLAY
-from petal.core.inputs import keep_input, left_input
+from petal.core.inputs import keep_input, left_input, minding_left
 from petal.core.questions import Answer, OnPending, admitted, refusals
 from petal.core.recovery import Attempt
 from petal.core.turns import turn
@@ -121,11 +121,12 @@ class Admission:
         """Has a config's thread to itself, as a run does, to change it; gives the config to do it with."""
         assert self.checkpointer is not None, "an agent without one has no threads"
         async with turn(self.checkpointer, config, "wait", self.options.conflict_timeout) as has:
-            begun = await self._begun(self.checkpointer, has.config)
+            named = await minding_left(self.checkpointer, has.config)
+            begun = await self._begun(self.checkpointer, named)
             try:
                 yield begun
             except Exception:
-                if begun is not has.config and isinstance(self.checkpointer, PetalSaver):
+                if begun is not named and isinstance(self.checkpointer, PetalSaver):
                     await self.checkpointer.adelete_for_runs([before_run(has.lease.run_id)])
                 raise
 
@@ -151,12 +152,17 @@ class Admission:
         try:
             given = await admitted(self.graph, self.saver, run["config"], input, on_pending)
         except NothingToResumeError:
-            if isinstance(input, Answer) and input.is_none and (left := await left_input(checkpointer, lease)):
-                return left[0]
-            raise
+            if not (isinstance(input, Answer) and input.is_none):
+                raise
+            if (left := await left_input(checkpointer, lease, run["config"])) is None:
+                raise
+            given, run["config"] = left
+            return given
         run["config"] = await self._begun(checkpointer, run["config"], given)
-        if run["durability"] != "sync" and given is not None and not isinstance(given, Command):
-            await keep_input(checkpointer, lease, run["config"], given)
+        if given is None or isinstance(given, Command):
+            run["config"] = await minding_left(checkpointer, run["config"])
+        elif run["durability"] != "sync":
+            run["config"] = await keep_input(checkpointer, lease, run["config"], given)
         return given
 
     async def _begun(

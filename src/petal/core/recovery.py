@@ -16,6 +16,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from petal.checkpoints.leniency import lenient
 from petal.checkpoints.notes import RECOVERY, Note, anotes, aput_note
 from petal.checkpoints.saver import PetalSaver
+from petal.checkpoints.threads import OF_INPUT
 from petal.core.config.checkpointer import redacted
 from petal.core.continuity import heads, next_steps
 from petal.core.inputs import left_input_id
@@ -116,7 +117,7 @@ class Attempt(Answer):
         place: RunnableConfig = {
             "configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": run.head}
         }
-        of = {} if run.input_id is None else {"input": run.input_id, "run": config["metadata"]["run_id"]}
+        of = {} if run.input_id is None else {"input": run.input_id}
         if not self.again and run.attempts >= self.limit:
             # More were allowed before than are now.
             await _note(saver, place, {"act": "limit", "of": self.limit, **of})
@@ -165,6 +166,8 @@ async def recovered(
     if attempts < 1:
         raise ValueError(f"A run is taken up at least once, not {attempts} times.")
     await agent.aopen()
+    saver = agent.checkpointer
+    assert saver is not None, "an agent without one has no threads"
     runs = sorted([run async for run in incomplete(agent, thread_id)], key=_first_to_be_helped)
     for run in runs:
         if run.status == "dead" and not again:
@@ -177,6 +180,9 @@ async def recovered(
         yield told
         if told.outcome == "failed" and told.attempts > before.get(id, 0):
             before[id] = told.attempts
+            queue.append((id, False))
+        elif told.outcome == "done" and await left_input_id(saver, id) is not None:
+            before[id] = 0
             queue.append((id, False))
 
 
@@ -309,18 +315,17 @@ async def _notes_of_run(
     if input_id is not None:
         return [note for note in notes if note.value.get("input") == input_id]
     # Attempts at a run that had saved nothing yet are noted on what was there before it.
-    wanted = {str(note.value.get("run", note.checkpoint_id)) for note in notes}
+    wanted = {str(note.value.get("input", note.checkpoint_id)) for note in notes}
     passed = set[str]()
     at = kept
     while at is not None and wanted - passed:
         if at is not kept and any(channel == "__interrupt__" for _, channel, _ in at.pending_writes or ()):
             break
         metadata: Mapping[str, Any] = at.metadata or {}
-        passed |= {str(at.config["configurable"]["checkpoint_id"]), str(metadata.get("run_id"))}
+        passed |= {str(at.config["configurable"]["checkpoint_id"]), str(metadata.get(OF_INPUT))}
         if at.parent_config is None or metadata.get("source") == "input":
             break
         at = await _looking(saver).aget_tuple(at.parent_config)
-    passed |= {note.value["input"] for note in notes if note.value.get("run") in passed}
     found = [note for note in notes if note.value.get("input", note.checkpoint_id) in passed]
     return sorted(found, key=lambda note: note.key)
 

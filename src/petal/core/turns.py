@@ -17,6 +17,7 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
 from petal.checkpoints.leases import LEASE, ROLL_BACK, Lease, Leases
+from petal.checkpoints.notes import INPUT_ID, INPUT_LEFT
 from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import OnConflict
 from petal.errors import CheckpointerError, RunStoppedError, ThreadBusyError
@@ -95,7 +96,7 @@ async def is_running(saver: BaseCheckpointSaver[Any], thread_id: str) -> bool:
 def _of_run(config: RunnableConfig, owner: str, run_id: str) -> RunnableConfig:
     return {
         **config,
-        "configurable": {**config["configurable"], LEASE: owner},
+        "configurable": {**config["configurable"], LEASE: owner, INPUT_ID: "", INPUT_LEFT: False},
         "metadata": {**(config.get("metadata") or {}), "run_id": run_id},
     }
 

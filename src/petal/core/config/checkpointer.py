@@ -14,8 +14,9 @@ from petal.core.config.retention import Retention
 from petal.errors import CheckpointerConfigurationError, known_names
 
 Durability = Literal["sync", "async", "exit"]
-OnConflict = Literal["wait", "reject", "interrupt", "rollback"]
 """When a superstep counts as done: once it is saved, while it is being saved, or all saved at the end of the run."""
+OnConflict = Literal["wait", "reject", "interrupt", "rollback"]
+"""What a run does while another one has its thread."""
 
 MEMORY_FILE = ":memory:"
 

@@ -18,9 +18,9 @@ from weakref import WeakKeyDictionary
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from petal.checkpoints.lines import TWIN_OF, aoutlines
+from petal.checkpoints.lines import aoutlines
 from petal.checkpoints.notes import EFFECT, Note, anotes, aput_note, notes
-from petal.checkpoints.threads import CheckpointInfo
+from petal.checkpoints.threads import TWIN_OF, CheckpointInfo
 from petal.core.effects.records import DONE, ORIGIN, Effect, Identity, effects
 from petal.core.effects.task import Task
 
