@@ -87,6 +87,7 @@ def test_history_says_what_was_done(petal: Petal, kept: str) -> None:
     told = json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)
     assert [point["did"] for point in told] == ["ran chat", "began", "took new input"] * 2
     assert [point["step"] for point in told] == [4, 3, 2, 1, 0, -1]
+    assert [point["said"] for point in told] == [None, None, "what is my name?", None, None, "my name is Ada"]
     head, first, *_ = petal("history", "user-1", "--db", kept, "-n", "4").stdout.splitlines()
     assert head.split("  ")[0] == "CHECKPOINT"
     assert first.endswith("loop    ran chat")

@@ -19,6 +19,9 @@ from petal.cli.states import point_json
 if TYPE_CHECKING:
     from petal.checkpoints.lines import Line
 
+LONGEST = 60
+"""Characters that are shown of what was said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -60,7 +63,13 @@ def show_history(
 def _json(told: Told, names: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     of_line = {"line": told.line.checkpoint_id, "parted": told.line.parted}
     return [
-        {**point_json(snapshot), "did": snapshot.did(parent), "names": names.get(snapshot.id, []), **of_line}
+        {
+            **point_json(snapshot),
+            "did": snapshot.did(parent),
+            "said": snapshot.said,
+            "names": names.get(snapshot.id, []),
+            **of_line,
+        }
         for snapshot, parent in told.points
     ]
 
@@ -90,7 +99,7 @@ def _print_line(told: Told, names: Mapping[str, Sequence[str]], short: Callable[
             clock(snapshot.time),
             "" if snapshot.step is None else str(snapshot.step),
             snapshot.source,
-            snapshot.did(parent) if snapshot.repeats is None else f"went back to {short(snapshot.repeats)}",
+            _did(snapshot, parent, short),
             ", ".join(names.get(snapshot.id, ())),
         )
         for snapshot, parent in told.points
@@ -98,3 +107,12 @@ def _print_line(told: Told, names: Mapping[str, Sequence[str]], short: Callable[
     columns = ("CHECKPOINT", "TIME", "STEP", "SOURCE", "WHAT IT DID", "NAME")
     shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
     print_table(columns[:shown], [row[:shown] for row in rows])
+
+
+def _did(snapshot: Snapshot, parent: Snapshot | None, short: Callable[[str], str]) -> str:
+    if snapshot.repeats is not None:
+        return f"went back to {short(snapshot.repeats)}"
+    said = " ".join((snapshot.said or "").split())
+    if len(said) > LONGEST:
+        said = f"{said[: LONGEST - 1]}…"
+    return f"{snapshot.did(parent)}: {said}" if said else snapshot.did(parent)

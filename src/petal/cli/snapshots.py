@@ -76,6 +76,23 @@ class Snapshot:
         return "waiting" if self.interrupts else "unfinished" if self.next else "done"
 
     @property
+    def said(self) -> str | None:
+        """The text of the input that came in with it: of its last message, or of its only text."""
+        from langchain_core.messages import BaseMessage
+
+        given = self.kept.checkpoint["channel_values"].get(INPUT)
+        if not isinstance(given, Mapping):
+            return None
+        messages = given.get("messages")
+        match messages[-1] if isinstance(messages, list) and messages else messages:
+            case BaseMessage() as message:
+                return message.text
+            case str(text) | (_, str(text)) | {"content": str(text)}:
+                return text
+        texts = [value for value in given.values() if isinstance(value, str)]
+        return texts[0] if len(texts) == 1 else None
+
+    @property
     def repeats(self) -> str | None:
         """The checkpoint to which a rewind went back with it."""
         from petal.checkpoints.threads import TWIN_OF
