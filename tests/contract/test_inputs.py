@@ -15,7 +15,7 @@ from petal.checkpoints.saver import PetalSaver
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
-from petal.errors import NothingToResumeError
+from petal.errors import CheckpointerUnavailableError, NothingToResumeError
 
 DURABILITIES = ["sync", "async", "exit"]
 
@@ -111,6 +111,26 @@ async def test_one_that_fails_is_counted_by_itself(agent: Agent, step: Step) -> 
     step.down = False
     assert [(run.outcome, run.attempts) async for run in agent.arecover(again=True)] == [("done", 1), ("done", 1)]
     assert await log(agent) == ["a", "A", "b", "B"]
+
+
+async def test_one_whose_run_cannot_save_stays_left(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    (id,) = await leave(agent, "a")
+    put = PetalSaver.aput
+
+    async def refuse(*_: Any) -> Any:
+        raise CheckpointerUnavailableError("here", "it is down", "Wait")
+
+    monkeypatch.setattr(PetalSaver, "aput", refuse)
+    for _ in range(2):
+        with pytest.raises(CheckpointerUnavailableError):
+            await agent.thread("t").aresume()
+    monkeypatch.setattr(PetalSaver, "aput", put)
+    assert await left(agent) == [id]
+    await agent.thread("t").aresume()
+    assert await log(agent) == ["a", "A"]
+    assert await left(agent) == []
+    with pytest.raises(NothingToResumeError):
+        await agent.thread("t").aresume()
 
 
 async def test_what_was_left_waits_behind_a_question(agent: Agent) -> None:

@@ -57,6 +57,8 @@ class Lease:
         found: The writes that the run found on checkpoints of other runs, by their namespaces and ids, until they are
             kept for a rollback; None then.
         input_id: Where the run's input is kept until its end, if it is.
+        leaves_input: Whether it stays kept then: it was left by a run that died, and nothing that this one saved tells
+            of it yet.
     """
 
     thread_id: str
@@ -67,6 +69,7 @@ class Lease:
     replaced: list[LeaseRow] = field(default_factory=list)
     found: dict[tuple[str, str], list[WriteRow] | None] = field(default_factory=dict)
     input_id: str = ""
+    leaves_input: bool = False
     _heard: Callable[[], object] | None = None
 
     def on_wish(self, heard: Callable[[], object]) -> None:
@@ -138,6 +141,11 @@ class Leases:
     def of(self, config: RunnableConfig) -> Lease | None:
         """The lease of the run that a config is of, if it is one of this process."""
         return self._mine.get(config["configurable"].get(LEASE, ""))
+
+    def has_saved(self, owner: str) -> None:
+        """Take note that a checkpoint is on disk which a run saved, if it is one of this process."""
+        if (lease := self._mine.get(owner)) is not None:
+            lease.leaves_input = False
 
     def forget_input(self, thread_id: str, input_id: str) -> None:
         """Delete what was kept of a run's input, soon."""
@@ -221,7 +229,7 @@ class Leases:
     def _release(self, lease: Lease) -> None:
         with self._lock:
             self._mine.pop(lease.owner, None)
-        self._let_go(Release(lease.thread_id, lease.owner, lease.input_id))
+        self._let_go(Release(lease.thread_id, lease.owner, "" if lease.leaves_input else lease.input_id))
 
     def _let_go(self, release: Release) -> None:
         def done(error: BaseException | None) -> None:

@@ -313,6 +313,8 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
                 )
                 made.versions[channel] = replace(version, alone=())
         self._recall.remember(place, made.outline, made.versions)
+        if made.save.lease is not None and not place.ns:
+            self.leases.has_saved(made.save.lease)
         if self._upkeep is not None:
             self._upkeep.saved()
         return place.config(made.outline.id)

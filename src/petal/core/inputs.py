@@ -40,8 +40,9 @@ async def left_input(
 ) -> tuple[Any, RunnableConfig] | None:
     """The first input whose run died before it had saved anything, for the run that has the thread now.
 
-    It stays kept until that run has ended. Where the run that it was for had saved a checkpoint, that is gone on with
-    instead; and input that came later and of which there is a checkpoint has taken its place.
+    It stays kept until that run has ended, and longer if it ends before it has saved anything either. Where the run that
+    it was for had saved a checkpoint, that is gone on with instead; and input that came later and of which there is a
+    checkpoint has taken its place.
 
     Returns:
         The input, and the config for the run that takes it up; None if there is none.
@@ -53,6 +54,7 @@ async def left_input(
         saver.leases.forget_input(lease.thread_id, note.checkpoint_id)
     if not left:
         return None
+    lease.leaves_input = True
     return left[0].value["input"], _minding(_of_input(lease, config, left[0].checkpoint_id), left[1:])
 
 
