@@ -40,9 +40,9 @@ async def left_input(
 ) -> tuple[Any, RunnableConfig] | None:
     """The first input whose run died before it had saved anything, for the run that has the thread now.
 
-    It stays kept until that run has ended, and longer if it ends before it has saved anything either. Where the run that
-    it was for had saved a checkpoint, that is gone on with instead; and input that came later and of which there is a
-    checkpoint has taken its place.
+    It stays kept until that run has ended, and longer if it ends before it has saved anything either. Where the run
+    that it was for had saved a checkpoint, that is gone on with instead; and input that came later and of which there
+    is a checkpoint has taken its place.
 
     Returns:
         The input, and the config for the run that takes it up; None if there is none.
