@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
@@ -94,8 +93,13 @@ class Tree:
 
         A run under `"exit"` leaves no checkpoint of its input alone: there its first one is the first that comes of it.
         """
-        way = list(self.path(self.head))
-        return [before.checkpoint_id for info, before in pairwise(way) if info.input_id not in (None, before.input_id)]
+        began = [info.parent_id for info in self.path(self.head) if self.begins_turn(info)]
+        return [id for id in began if id is not None and id in self.known]
+
+    def begins_turn(self, info: CheckpointInfo) -> bool:
+        """Whether it is the first checkpoint that comes of its input, as far as what was before it is there."""
+        before = None if info.parent_id is None else self.known.get(info.parent_id)
+        return info.input_id is not None and (before is None or before.input_id != info.input_id)
 
     def apart(self, checkpoint_id: str, passed: Passed) -> tuple[list[CheckpointInfo], str | None]:
         """What of the way to a checkpoint is on none of the ways that were passed, newest first, and where it parts.
@@ -117,7 +121,7 @@ class Tree:
 
 
 async def aoutlines(saver: BaseCheckpointSaver[Any], thread_id: str, *, ns: str | None = "") -> list[CheckpointInfo]:
-    """All checkpoints of a thread, newest first; those of LangGraph's savers have to be read whole.
+    """All checkpoints of a thread, newest first; those of a saver that cannot list them are read whole.
 
     Args:
         saver: The saver.
@@ -176,7 +180,7 @@ async def abranches(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Bra
     found = []
     for name, note in names.items():
         own, parted = tree.apart(note.checkpoint_id, passed)
-        sources = [info.metadata.get("source") for info in own if info.checkpoint_id != parted]
+        since = [info for info in own if info.checkpoint_id != parted]
         found.append(
             Branch(
                 name,
@@ -185,8 +189,8 @@ async def abranches(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Bra
                 note.value["why"],
                 note.checkpoint_id == tree.head,
                 parted,
-                sources.count("loop"),
-                sources.count("input"),
+                [info.metadata.get("source") for info in since].count("loop"),
+                sum(map(tree.begins_turn, since)),
             )
         )
     return found

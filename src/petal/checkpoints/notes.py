@@ -96,7 +96,7 @@ def notes(
     """The notes of a thread, by checkpoint and key in ascending order.
 
     Args:
-        saver: The saver; one of LangGraph's has to read the checkpoints too.
+        saver: The saver; one that finds no notes by themselves has to read the checkpoints too.
         thread_id: The thread.
         channel: One of this module's channels.
         ns: Only those of this namespace; None for all.
@@ -131,7 +131,7 @@ def notes_at(saver: BaseCheckpointSaver[Any], config: RunnableConfig, channel: s
     """The notes on one checkpoint, by key; None if there is no such checkpoint.
 
     Args:
-        saver: The saver; one of LangGraph's has to read the checkpoint too.
+        saver: The saver; one that finds no notes by themselves has to read the checkpoint too.
         config: Names the checkpoint: `thread_id`, `checkpoint_ns`, `checkpoint_id`.
         channel: One of this module's channels.
     """

@@ -346,6 +346,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE {s}.petal_checkpoints ALTER header SET STORAGE EXTERNAL, ALTER metadata SET STORAGE EXTERNAL",
         "ALTER TABLE {s}.petal_values ALTER data SET STORAGE EXTERNAL",
         "ALTER TABLE {s}.petal_writes ALTER data SET STORAGE EXTERNAL",
+        # Bundles take the place of rows all the time; that space is to be had again before the table has grown by it.
+        "ALTER TABLE {s}.petal_values SET (autovacuum_vacuum_scale_factor = 0.02)",
         LOCK,
         SAVE,
         TAKE_TURNS,

@@ -18,6 +18,7 @@ from langgraph.types import Command, interrupt
 
 from petal.checkpoints import ThreadInfo, open_checkpointer
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
+from petal.checkpoints.notes import BRANCH, EFFECT, Note, put_note
 from petal.checkpoints.threads import made_at
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.errors import CheckpointerError, CheckpointNotFoundError
@@ -352,3 +353,50 @@ def test_a_thread_says_when_it_was_updated(saver: LangGraphSaver) -> None:
     assert abs(info.updated.timestamp() - datetime.fromisoformat(newest["ts"]).timestamp()) < 1
     saver.put(on("u"), {**empty_checkpoint(), "id": "not a uuid"}, {}, {})
     assert [each.updated for each in saver.threads() if each.thread_id == "u"] == [None]
+
+
+async def test_a_listing_and_notes_are_read_without_a_value(
+    saver: LangGraphSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pages, of one namespace or all."""
+    asking(saver).invoke({"notes": []}, on("t"))
+    asking(saver).invoke({"notes": []}, on("other"))
+    kept = list(saver.list(on("t")))
+    newest = next(each.config for each in kept if not each.config["configurable"]["checkpoint_ns"])
+    put_note(saver, newest, BRANCH, {"name": "what-if"}, "b")
+    put_note(saver, newest, BRANCH, {"name": "another"}, "a")
+    put_note(saver, newest, EFFECT, "else", "c")
+    assert saver.notes_at(newest, BRANCH) == await saver.anotes_at(newest, BRANCH) == saver.notes("t", BRANCH)
+    assert saver.notes_at(on("t", checkpoint_ns="", checkpoint_id="none"), BRANCH) is None
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("a value was read")
+
+    monkeypatch.setattr(saver.storage.dialect, "saver", refuse)
+    every = saver.checkpoints("t", 100, ns=None)
+    assert {(info.ns, info.checkpoint_id): (info.parent_id, info.metadata) for info in every} == {
+        (each.config["configurable"]["checkpoint_ns"], each.checkpoint["id"]): (
+            each.parent_config and each.parent_config["configurable"]["checkpoint_id"],
+            each.metadata,
+        )
+        for each in kept
+    }
+    assert [(info.checkpoint_id, info.ns) for info in every] == sorted(
+        ((info.checkpoint_id, info.ns) for info in every), reverse=True
+    )
+    assert await saver.acheckpoints("t", 2, every[1], ns=None) == every[2:4]
+    assert saver.checkpoints("t", 100) == [info for info in every if not info.ns]
+    assert saver.checkpoints("t", 0) == saver.checkpoints("unknown") == []
+    assert all(datetime.fromisoformat(info.created) == made_at(info.checkpoint_id) for info in every)
+    place = newest["configurable"]["checkpoint_id"]
+    assert await saver.anotes("t", BRANCH) == [
+        Note("t", "", place, "a", {"name": "another"}),
+        Note("t", "", place, "b", {"name": "what-if"}),
+    ]
+    assert saver.notes("other", BRANCH) == []
+
+
+def test_a_checkpoint_whose_id_tells_no_time_is_listed(saver: LangGraphSaver) -> None:
+    checkpoint = {**empty_checkpoint(), "id": "mine"}
+    saver.put(on("t", checkpoint_ns=""), checkpoint, {}, {})  # type: ignore[arg-type]
+    assert [(info.checkpoint_id, info.created) for info in saver.checkpoints("t")] == [("mine", "")]

@@ -26,7 +26,8 @@ from petal.checkpoints.langgraph.dialect import Dialect
 from petal.checkpoints.langgraph.serde import NamingSerializer
 from petal.checkpoints.langgraph.storage import Storage
 from petal.checkpoints.lifetime import Closable
-from petal.checkpoints.threads import ThreadInfo
+from petal.checkpoints.notes import Note, in_order, key_of, notes_of
+from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, made_at
 from petal.core.config.checkpointer import Durability
 from petal.errors import ThreadIdRequiredError
 
@@ -255,6 +256,55 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         """Like `threads`."""
         return await self.storage.later(partial(self.threads, limit, before))
 
+    def checkpoints(
+        self, thread_id: str, limit: int = 50, before: CheckpointInfo | None = None, *, ns: str | None = ""
+    ) -> builtins.list[CheckpointInfo]:
+        """A page of a thread's history, newest first, for which no value is read, so the channels are not told.
+
+        Args:
+            thread_id: The thread.
+            limit: At most so many.
+            before: Only those after this one in the list: the last of the page before.
+            ns: The namespace; None for all.
+        """
+        thread_id = str(thread_id)
+        found = [
+            CheckpointInfo(thread_id, row.ns, row.id, row.parent, _made(row.id), row.metadata, ())
+            for row in self.storage.run(lambda: self.storage.dialect.outlined(thread_id))
+            if ns in (None, row.ns) and (before is None or (row.id, row.ns) < (before.checkpoint_id, before.ns))
+        ]
+        found.sort(key=lambda info: (info.checkpoint_id, info.ns), reverse=True)
+        return found[: max(0, limit)]
+
+    async def acheckpoints(
+        self, thread_id: str, limit: int = 50, before: CheckpointInfo | None = None, *, ns: str | None = ""
+    ) -> builtins.list[CheckpointInfo]:
+        """Like `checkpoints`."""
+        return await self.storage.later(partial(self.checkpoints, thread_id, limit, before, ns=ns))
+
+    def notes(self, thread_id: str, channel: str) -> builtins.list[Note]:
+        """What was noted on the checkpoints of a thread; see `petal.checkpoints.notes`."""
+        thread_id = str(thread_id)
+        serde = NamingSerializer(self.serde, f"thread {thread_id!r} in {self.where}")
+        return in_order(
+            Note(thread_id, row.ns, row.checkpoint_id, key, serde.loads_typed(row.value))
+            for row in self.storage.run(lambda: self.storage.dialect.noted(thread_id, channel))
+            if (key := key_of(row.task_id)) is not None
+        )
+
+    async def anotes(self, thread_id: str, channel: str) -> builtins.list[Note]:
+        """Like `notes`."""
+        return await self.storage.later(partial(self.notes, thread_id, channel))
+
+    def notes_at(self, config: RunnableConfig, channel: str) -> builtins.list[Note] | None:
+        """What was noted on one checkpoint; None if it is not there."""
+        kept = self.get_tuple(config)
+        return None if kept is None else in_order(notes_of(kept, channel))
+
+    async def anotes_at(self, config: RunnableConfig, channel: str) -> builtins.list[Note] | None:
+        """Like `notes_at`."""
+        return await self.storage.later(partial(self.notes_at, config, channel))
+
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
@@ -319,6 +369,11 @@ def _named(config: RunnableConfig, *, namespace: bool = False) -> RunnableConfig
     default = {"checkpoint_ns": ""} if namespace else {}
     named = {**config, "configurable": {**default, **configurable, "thread_id": str(configurable["thread_id"])}}
     return cast(RunnableConfig, named)
+
+
+def _made(checkpoint_id: str) -> str:
+    moment = made_at(checkpoint_id)
+    return "" if moment is None else moment.isoformat()
 
 
 def _ids(ids: Sequence[str]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -35,6 +35,15 @@ class Row(NamedTuple):
         return self.ns, self.id
 
 
+class Outlined(NamedTuple):
+    """A checkpoint as a listing tells of it, without its values."""
+
+    ns: str
+    id: str
+    parent: str | None
+    metadata: Mapping[str, Any]
+
+
 class Written(NamedTuple):
     """That a task wrote something: enough to see whether anything was written since."""
 
@@ -56,6 +65,15 @@ class Pending(NamedTuple):
     task_path: str
     value: tuple[str, bytes]
     """For the serializer: how it was written, and the bytes."""
+
+
+class Noted(NamedTuple):
+    """One pending write to a certain channel, with the checkpoint that it waits at."""
+
+    ns: str
+    checkpoint_id: str
+    task_id: str
+    value: tuple[str, bytes]
 
 
 class Transaction(Protocol):
@@ -112,6 +130,12 @@ class Dialect(Protocol):
 
     def rows(self, thread_id: str) -> list[Row]:
         """Every checkpoint of a thread, in no order."""
+
+    def outlined(self, thread_id: str) -> list[Outlined]:
+        """Every checkpoint of a thread with its metadata, in no order; no value is read."""
+
+    def noted(self, thread_id: str, channel: str) -> list[Noted]:
+        """Every pending write of a thread to a channel, in no order."""
 
     def written(self, thread_id: str) -> list[Written]:
         """Every pending write of a thread, in no order."""

@@ -11,7 +11,7 @@ from typing import Any
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from petal.checkpoints.langgraph.dialect import Key, Pending, Row, Written
+from petal.checkpoints.langgraph.dialect import Key, Noted, Outlined, Pending, Row, Written
 from petal.checkpoints.threads import ThreadInfo, made_at
 from petal.errors import CheckpointerError
 
@@ -63,6 +63,24 @@ class MemoryDialect:
     def rows(self, thread_id: str) -> list[Row]:
         with self._lock:
             return MemoryTransaction(self._saver).rows(thread_id)
+
+    def outlined(self, thread_id: str) -> list[Outlined]:
+        with self._lock:
+            return [
+                Outlined(ns, id, parent, self._saver.serde.loads_typed(metadata))
+                for ns, saved in self._saver.storage.get(thread_id, {}).items()
+                for id, (_, metadata, parent) in saved.items()
+            ]
+
+    def noted(self, thread_id: str, channel: str) -> list[Noted]:
+        with self._lock:
+            return [
+                Noted(ns, checkpoint_id, task_id, value)
+                for (thread, ns, checkpoint_id), writes in self._saver.writes.items()
+                if thread == thread_id
+                for task_id, name, value, _ in writes.values()
+                if name == channel
+            ]
 
     def written(self, thread_id: str) -> list[Written]:
         with self._lock:

@@ -15,7 +15,7 @@ from psycopg import Connection, Cursor, errors, sql
 from psycopg.rows import DictRow, class_row, dict_row, scalar_row, tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from petal.checkpoints.langgraph.dialect import Key, Pending, Row, Written
+from petal.checkpoints.langgraph.dialect import Key, Noted, Outlined, Pending, Row, Written
 from petal.checkpoints.postgres_connections import conninfo, lost, unavailable, words
 from petal.checkpoints.threads import ThreadInfo, made_at
 from petal.core.config.checkpointer import PostgresOptions
@@ -39,6 +39,10 @@ SELECT checkpoint_ns AS ns, checkpoint_id AS id, parent_checkpoint_id AS parent,
             AND w.checkpoint_id = c.parent_checkpoint_id AND w.channel = %(tasks)s
     ) AS sends
 FROM checkpoints c WHERE thread_id = %(thread)s
+"""
+OUTLINED = "SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata FROM checkpoints WHERE thread_id = %s"
+NOTED = """
+SELECT checkpoint_ns, checkpoint_id, task_id, type, blob FROM checkpoint_writes WHERE thread_id = %s AND channel = %s
 """
 OCCUPIED = """
 SELECT EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = %(thread)s)
@@ -174,6 +178,15 @@ class PostgresDialect:
     def rows(self, thread_id: str) -> list[Row]:
         with self._pool.connection() as connection, connection.cursor() as cursor:
             return PostgresTransaction(cursor).rows(thread_id)
+
+    def outlined(self, thread_id: str) -> list[Outlined]:
+        with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            return [Outlined(*row) for row in cursor.execute(OUTLINED, (thread_id,))]
+
+    def noted(self, thread_id: str, channel: str) -> list[Noted]:
+        with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            found = cursor.execute(NOTED, (thread_id, channel))
+            return [Noted(ns, id, task_id, (type, value)) for ns, id, task_id, type, value in found]
 
     def written(self, thread_id: str) -> list[Written]:
         with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:

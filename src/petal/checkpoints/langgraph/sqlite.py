@@ -16,7 +16,7 @@ from urllib.parse import quote
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from petal.checkpoints.langgraph.dialect import Key, Pending, Row, Written
+from petal.checkpoints.langgraph.dialect import Key, Noted, Outlined, Pending, Row, Written
 from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file
 from petal.checkpoints.threads import ThreadInfo, made_at
 from petal.core.config.checkpointer import MEMORY_FILE, SqliteOptions
@@ -29,6 +29,10 @@ SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id,
     json_extract(CAST(metadata AS TEXT), '$.counters_since_delta_snapshot') IS NOT NULL
 FROM checkpoints WHERE thread_id = ?
 """
+OUTLINED = """
+SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, CAST(metadata AS TEXT) FROM checkpoints WHERE thread_id = ?
+"""
+NOTED = "SELECT checkpoint_ns, checkpoint_id, task_id, type, value FROM writes WHERE thread_id = ? AND channel = ?"
 OCCUPIED = """
 SELECT EXISTS (SELECT 1 FROM checkpoints WHERE thread_id = :thread)
     OR EXISTS (SELECT 1 FROM writes WHERE thread_id = :thread)
@@ -134,6 +138,16 @@ class SqliteDialect:
     def rows(self, thread_id: str) -> list[Row]:
         with self._connected() as saver:
             return SqliteTransaction(saver.conn).rows(thread_id)
+
+    def outlined(self, thread_id: str) -> list[Outlined]:
+        with self._connected() as saver:
+            found = saver.conn.execute(OUTLINED, (thread_id,)).fetchall()
+        return [Outlined(ns, id, parent, json.loads(metadata)) for ns, id, parent, metadata in found]
+
+    def noted(self, thread_id: str, channel: str) -> list[Noted]:
+        with self._connected() as saver:
+            found = saver.conn.execute(NOTED, (thread_id, channel)).fetchall()
+        return [Noted(ns, id, task_id, (type, value)) for ns, id, task_id, type, value in found]
 
     def written(self, thread_id: str) -> list[Written]:
         with self._connected() as saver:
