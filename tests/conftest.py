@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ NAMED_SERVER = "PETAL_TEST_POSTGRES"
 # How long an example takes says nothing of the code on a machine that others use too.
 settings.register_profile("petal", deadline=None)
 settings.load_profile("petal")
+
+# What a shell starts in the background may be told to ignore ctrl-c, and tells so all that it starts itself.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
