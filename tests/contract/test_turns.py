@@ -554,6 +554,18 @@ async def test_a_rollback_takes_the_input_of_a_run_that_died_too(storage: Checkp
         assert [note.value["run"] for note in saver.notes("t", INPUT)] == ["other"]
 
 
+async def test_only_a_save_of_its_own_tells_that_a_run_holds_what_it_took_up() -> None:
+    """One that comes through when its run is over concerns no other run."""
+    runs = leases.Leases.in_memory()
+    async with runs.held("t", "run", "wait", 1) as lease:
+        lease.leaves_input = True
+        runs.has_saved("another")
+        assert lease.leaves_input
+        runs.has_saved(lease.owner)
+        assert not lease.leaves_input
+    runs.close()
+
+
 async def leave(saver: PetalSaver, number: int, id: str | None = None) -> str:
     """An input whose run died before its first checkpoint, and where it is kept."""
     id = id or str(uuid6())
