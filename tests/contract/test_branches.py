@@ -17,7 +17,7 @@ from langgraph.errors import InvalidUpdateError
 from langgraph.graph import StateGraph
 from langgraph.types import interrupt
 
-from petal.checkpoints import PetalSaver, open_checkpointer
+from petal.checkpoints import PetalSaver, lines, open_checkpointer
 from petal.checkpoints.branches import LONGEST, names_in
 from petal.checkpoints.leases import LEASE
 from petal.checkpoints.lines import Tree
@@ -794,6 +794,15 @@ def test_a_way_ends_where_its_past_is_gone_or_begins_anew() -> None:
     assert [each.checkpoint_id for each in Tree([info("1", "2"), info("2", "1")]).path("2")] == ["2", "1"]
     assert Tree([info("2", "1", "input")]).before_inputs() == []
     assert Tree([info("1", None), info("2", "1", "input")]).before_inputs() == ["1"]
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_lines_are_the_same_in_pages_of_any_size(thread: Thread, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    thread.rewind(keep_as="old")
+    whole = thread.lines()
+    monkeypatch.setattr(lines, "_PAGE", page)
+    assert thread.lines() == whole
+    assert len(whole) > 1
 
 
 def test_lines_that_have_nothing_in_common(petal: PetalSaver) -> None:

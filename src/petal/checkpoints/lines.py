@@ -130,9 +130,11 @@ async def aoutlines(saver: BaseCheckpointSaver[Any], thread_id: str, *, ns: str 
     """
     found: list[CheckpointInfo] = []
     if isinstance(saver, Outlining):
-        while page := await saver.acheckpoints(thread_id, _PAGE, found[-1] if found else None, ns=ns):
+        while True:
+            page = await saver.acheckpoints(thread_id, _PAGE, found[-1] if found else None, ns=ns)
             found += page
-        return found
+            if len(page) < _PAGE:
+                return found
     place = {} if ns is None else {"checkpoint_ns": ns}
     async for kept in saver.alist({"configurable": {"thread_id": thread_id, **place}}):
         found.append(_outline(thread_id, kept))

@@ -166,9 +166,11 @@ def _outlines(saver: BaseCheckpointSaver[Any], thread_id: str) -> list[Checkpoin
     """As `petal.checkpoints.lines.aoutlines`, of the root namespace, for a caller that may not wait for a loop."""
     found: list[CheckpointInfo] = []
     if (pages := getattr(saver, "checkpoints", None)) is not None:
-        while page := pages(thread_id, _PAGE, found[-1] if found else None):
+        while True:
+            page = pages(thread_id, _PAGE, found[-1] if found else None)
             found += page
-        return found
+            if len(page) < _PAGE:
+                return found
     for kept in saver.list({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}):
         parent = (kept.parent_config or {}).get("configurable", {}).get("checkpoint_id")
         found.append(
