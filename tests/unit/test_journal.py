@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from petal.checkpoints.journal import GROUP_BYTES, GROUP_SAVES, Journal
+from petal.checkpoints.journal import GROUP_BYTES, GROUP_SAVES, HANDOVER, HANDOVER_SAVES, Journal
 from petal.checkpoints.memory import MemoryStore
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, WriteRow
 from petal.checkpoints.sqlite import SqliteStore
@@ -257,6 +257,22 @@ async def test_a_loop_is_called_once_for_all_of_a_group(journal: Journal, store:
     await asyncio.gather(*waiting)
     assert journal.commits == 2
     assert calls == 1
+
+
+async def test_a_loop_that_computes_lets_the_journal_go_on(
+    journal: Journal, store: GatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for so many saves, and for those of threads that wait themselves not at all."""
+    paused: list[float] = []
+    monkeypatch.setattr("petal.checkpoints.journal.sleep", paused.append)
+    await asyncio.gather(*(journal.asubmit(save(str(number))) for number in range(2 * HANDOVER_SAVES - 1)))
+    assert paused == [HANDOVER]
+    await journal.asubmit(save("one more"))
+    assert paused == [HANDOVER] * 2
+    for number in range(2 * HANDOVER_SAVES):
+        journal.submit(save(f"sync{number}"))
+    journal.flush()
+    assert paused == [HANDOVER] * 2
 
 
 def test_several_loops_and_threads_share_a_journal(journal: Journal, store: GatedStore) -> None:
