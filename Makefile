@@ -24,6 +24,9 @@ PIP := -m pip --disable-pip-version-check --no-input
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 
+# What an installation depends on beside Python's own modules, which are used where they lie.
+BUILT_FROM := pyproject.toml setup.py $(wildcard src/petal/checkpoints/codec/c/*)
+
 # What the specification wants covered to the last line and branch.
 COVERED := src/petal/core/config/checkpointer.py,src/petal/checkpoints/*,src/petal/core/yaml/handlers/checkpointer.py
 
@@ -107,7 +110,8 @@ lock:
 	echo "constraints.txt holds $$(grep -vc '^#' constraints.txt) pins."
 
 clean:
-	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist src/*.egg-info
+	rm -f src/petal/checkpoints/codec/_many_models.*.so src/petal/checkpoints/codec/_many_models.*.pyd
 
 # Also when the link is there but leads nowhere, since its Python was removed.
 $(BIN)/python:
@@ -115,13 +119,13 @@ $(BIN)/python:
 	echo "Making $(VENV) with $$("$$python" --version) ..."; \
 	"$$python" -m venv --clear '$(VENV)'
 
-$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+$(RUNTIME): $(BUILT_FROM) constraints.txt | $(BIN)/python
 	@echo 'Installing Petal ...'
 	@$(BIN)/python $(PIP) install -qq --no-compile -c constraints.txt -e .
 	@touch $@
 
 # All extras and the tools; that includes what the demo needs.
-$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+$(DEV): $(BUILT_FROM) constraints.txt | $(BIN)/python
 	@echo 'Installing Petal, its extras and the tools for its tests ...'
 	@$(BIN)/python $(PIP) install -qq --no-compile -c constraints.txt -e '.[all,dev]'
 	@touch $(RUNTIME) $@

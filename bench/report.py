@@ -95,8 +95,8 @@ def _remarks(results: Results) -> Iterator[str]:
         versions = ", ".join(f"{name} {machine[name]}" for name in machine if name.startswith("langgraph"))
         yield (
             f"Measured with {machine['cores']} cores, {machine['system']}, Python {machine['python']}, SQLite "
-            f"{machine['sqlite']}, {versions}. Forcing 4 KB to the disk took {machine['fsync_ms']} ms; "
-            f"the load of the machine before it was {machine['load']}."
+            f"{machine['sqlite']}, {versions}; Petal's part in C was {machine['in_c']}. Forcing 4 KB to the disk took "
+            f"{machine['fsync_ms']} ms; the load of the machine before it was {machine['load']}."
         )
         yield ""
     runs = sorted({result.run for result in found})

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measures import Measures
+from petal.checkpoints.codec.many_models import IN_C
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("langgraph", "langgraph-checkpoint", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres")
@@ -94,6 +95,7 @@ def machine(folder: Path) -> dict[str, str]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         **{package: version(package) for package in PACKAGES},
+        "in_c": "compiled" if IN_C else "left out",
         "load": f"{os.getloadavg()[0]:.1f}",
         "fsync_ms": f"{_sync_ms(folder):.2f}",
     }

@@ -27,7 +27,9 @@ def verdicts(results: Results) -> Iterator[Verdict]:
     yield _at_least("(a) turn 500: faster than LangGraph's SQLite saver", _quotient(theirs, ours), 8)
     yield _at_most("(a) turn 500: of the floor", _quotient(ours, floor), 8)
     for name, title in (("petal-sqlite", "SQLite"), ("petal-postgres", "PostgreSQL")):
-        yield _at_most(f"(a) on disk per byte said, {title}", results.median("a", name, "disk_per_said@500"), 5)
+        for turns in (500, 1000):
+            said = results.median("a", name, f"disk_per_said@{turns}")
+            yield _at_most(f"(a) on disk per byte said, {title}, {turns:,} turns", said, 5)
     for name, title in (("petal-sqlite", "SQLite"), ("petal-postgres", "PostgreSQL")):
         head = results.median("a", name, "head_ms@500")
         met = None if head is None else head < 10

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -42,6 +44,13 @@ settings.load_profile("petal")
 
 # What a shell starts in the background may be told to ignore ctrl-c, and tells so all that it starts itself.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def can_compile() -> bool:
+    """Whether there is a C compiler and what Python's extensions are compiled with."""
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    return shutil.which(compiler.split()[0]) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import zip_longest
 from typing import Any, Literal
 
 import orjson
@@ -32,7 +31,8 @@ from petal.checkpoints.codec.forms import (
     Form,
     Forms,
 )
-from petal.checkpoints.codec.looks import Look, again, look, unchanged
+from petal.checkpoints.codec.many_models import Look, Recipe, again, look, read, unchanged
+from petal.checkpoints.codec.models import ModelForm
 from petal.checkpoints.codec.standard import mapping
 from petal.errors import CheckpointCorruptionError
 
@@ -59,6 +59,9 @@ _FIXED = {1: b"\xd4", 2: b"\xd5", 4: b"\xd6", 8: b"\xd7", 16: b"\xd8"}
 
 _ATOMS = frozenset({str, int, float, bool, type(None), bytes})
 
+_CHANGED = b"\0"
+"""What `unchanged` says of a model that is not as it was."""
+
 _MANY = 100
 """Objects whose making the garbage collector would disturb."""
 
@@ -84,6 +87,7 @@ class Codec:
         self._model_classes: set[type] = set()
         """Models that were met, and so can be written without asking."""
         self._models: dict[str, Fielded] = {}
+        self._recipes: dict[str, Recipe] = {}
         self._makers: dict[int, Callable[[Any], Any]] = {
             TEXT: _text_with_surrogates,
             INTEGER: _big_integer,
@@ -124,7 +128,7 @@ class Codec:
             raise ValueNotSavableError(where, type_name(type(value)), reason) from error
 
     def encode_items(
-        self, values: list[Any], where: str = "", known: Sequence[bytes] = (), looks: Sequence[Look | None] = ()
+        self, values: list[Any], where: str = "", known: tuple[bytes, ...] = (), looks: tuple[Look | None, ...] = ()
     ) -> tuple[tuple[bytes, ...], tuple[Look | None, ...]]:
         """The bytes of each value of a list, and how each looks.
 
@@ -140,20 +144,22 @@ class Codec:
         Raises:
             ValueNotSavableError: As in `encode`.
         """
-        models = self._model_classes
-        same = unchanged(values, looks) if looks and models.issuperset(map(type, values)) else ()
-        kept = [n for n, is_same in enumerate(same) if is_same]
-        if len(kept) == len(values) == len(known):
-            return tuple(known), tuple(looks)
-        encode = self.encode
-        if not kept:
-            items = [encode(value, where) for value in values]
-            return tuple(items), tuple(map(look, values)) if models.issuperset(map(type, values)) else ()
-        old = set(kept)
-        items = [known[n] if n in old else encode(value, where) for n, value in enumerate(values)]
-        return tuple(items), tuple(looks[n] if n in old else look(value) for n, value in enumerate(values))
+        models, encode = self._model_classes, self.encode
+        same = unchanged(values, looks) if looks and models.issuperset(map(type, values)) else b""
+        kept = len(same) if (first := same.find(_CHANGED)) < 0 else first  # most lists only grow
+        if kept == len(values) == len(known):
+            return known, looks
+        items, seen = list(known[:kept]), list(looks[:kept])
+        for n, value in enumerate(values[kept:], kept):
+            if n < len(same) and same[n]:
+                items.append(known[n])
+                seen.append(looks[n])
+            else:
+                items.append(encode(value, where))
+                seen.append(look(value) if type(value) in models else None)
+        return tuple(items), tuple(seen) if models.issuperset(map(type, values)) else ()
 
-    def decode_items(self, items: Sequence[bytes], where: str = "", looks: Sequence[Look | None] = ()) -> list[Any]:
+    def decode_items(self, items: tuple[bytes, ...], where: str = "", looks: tuple[Look | None, ...] = ()) -> list[Any]:
         """The values of a list's items.
 
         Args:
@@ -164,12 +170,16 @@ class Codec:
         Raises:
             CheckpointCorruptionError: As in `decode`.
         """
-        decode, models = self.decode, self._model_classes
         with _collector_at_rest(len(items)):
-            return [
-                decode(item, where) if known is None or known.state[0] not in models else again(known)
-                for item, known in zip_longest(items, looks)
-            ]
+            values = again(looks, self._model_classes)
+            for n, value in enumerate(values):
+                if value is None:  # as no model is
+                    values[n] = self.decode(items[n], where)
+            while len(values) < len(items):
+                values += read(items, len(values), MODEL, self._recipes)
+                if len(values) < len(items):
+                    values.append(self.decode(items[len(values)], where))
+        return values
 
     def encode_error(self, error: BaseException) -> bytes:
         """The bytes of `repr(error)`, which is what LangGraph keeps of an exception that a task raised."""
@@ -263,6 +273,8 @@ class Codec:
             model = self._models.get(tree[0])
             if model is None:
                 model = self._models[tree[0]] = self._forms.named(MODEL, tree)
+                if isinstance(model, ModelForm) and (recipe := model.recipe) is not None:
+                    self._recipes[tree[0]] = recipe
             return model.make(tree)
         return self.made(code, data if code in RAW else _unpackb(data, ext_hook=self._build))
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from petal.checkpoints.codec.declared import changed, expect_fields
+from petal.checkpoints.codec.many_models import Recipe
 
 _set_dict = BaseModel.__dict__["__dict__"].__set__
 _set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
@@ -23,17 +24,23 @@ class ModelForm:
     anything else, its names stand there instead.
     """
 
-    __slots__ = ("_bits", "_cls", "_extra", "_fields", "_masks", "_name", "_private", "_sets")
+    __slots__ = ("_bits", "_cls", "_extra", "_fields", "_masks", "_name", "_order", "_private", "_sets")
 
     def __init__(self, cls: type[BaseModel], name: str) -> None:
         self._cls, self._name = cls, name
-        self._fields = frozenset(cls.model_fields)
+        self._order = tuple(cls.model_fields)
+        self._fields = frozenset(self._order)
         self._private = frozenset(cls.__private_attributes__)
         self._bits = {field: 1 << position for position, field in enumerate(sorted(self._fields))}
         self._extra: dict[str, Any] | None = {} if cls.model_config.get("extra") == "allow" else None
         # Those met so far, since the few that a program makes come again and again.
         self._masks: dict[frozenset[str], int | list[str]] = {}
         self._sets: dict[int, frozenset[str]] = {}
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How to make what holds all of its fields and no more; None where nothing does."""
+        return None if self._private else (self._cls, self._order, self._extra is not None, self._sets)
 
     def take(self, model: Any) -> list[Any]:
         fields = model.__dict__

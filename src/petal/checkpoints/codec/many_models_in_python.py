@@ -1,12 +1,9 @@
-"""How models looked when they were encoded: tells which are still the same, and makes them anew.
-
-Both cost a fifth of what encoding and decoding do, and a long chat has a thousand messages of which a turn adds two.
-"""
+"""What `petal.checkpoints.codec.many_models` does, without a compiler."""
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
 from operator import attrgetter
 from types import NoneType
@@ -30,8 +27,9 @@ _EMPTY_LIST: list[Any] = []
 _VERSION = 2
 """Of marshal: the last in which equal values of equal types give equal bytes, whoever else holds them."""
 
-WEIGHT = 600
-"""Bytes that a look takes in memory beside what the model holds, roughly."""
+
+Recipe = tuple[type[BaseModel], tuple[str, ...], bool, Mapping[int, frozenset[str]]]
+"""A class, the names of its fields, whether it allows others, and the sets of fields that masks stand for."""
 
 
 class Look(NamedTuple):
@@ -81,8 +79,29 @@ def look(model: Any) -> Look | None:
     return Look(state, tuple(dicts), tuple(lists), tuple(filled), data)
 
 
-def unchanged(models: Sequence[Any], looks: Iterable[Look | None]) -> Iterator[bool]:
-    """For each pydantic model that there is a look for: whether it is as it was, in values and in types."""
+def read(items: tuple[bytes, ...], start: int, code: int, recipes: Mapping[str, Recipe]) -> list[Any]:
+    """The models of items up to the first that is to be read by the codec, which here is the first of all.
+
+    Args:
+        items: What the codec made of some values, each for itself.
+        start: Where to begin among them.
+        code: How it marks models.
+        recipes: How to make a model that holds all of its fields and nothing else, by its name in an item.
+    """
+    return []
+
+
+def unchanged(models: list[Any], looks: tuple[Look | None, ...]) -> bytes:
+    """For each model that there is a look for: 1 if it is as it was, in values and in types, else 0."""
+    return bytes(_compared(models, looks))
+
+
+def again(looks: tuple[Look | None, ...], classes: Set[type]) -> list[Any]:
+    """For each look of one of some classes a model, which shares nothing that can be changed; else None."""
+    return [None if known is None or known.state[0] not in classes else _made(known) for known in looks]
+
+
+def _compared(models: list[Any], looks: tuple[Look | None, ...]) -> Iterator[bool]:
     plain = _TYPES.issuperset(map(type, chain.from_iterable(map(dict.values, map(_fields_of, models)))))
     for model, known in zip(models, looks, strict=False):
         try:
@@ -97,8 +116,7 @@ def unchanged(models: Sequence[Any], looks: Iterable[Look | None]) -> Iterator[b
         yield same
 
 
-def again(known: Look) -> Any:
-    """The model once more, which shares nothing that can be changed."""
+def _made(known: Look) -> Any:
     (cls, fields, names, extra, _), dicts, lists, filled, data = known
     fields = fields.copy()
     for name in dicts:
