@@ -38,7 +38,7 @@ class Recall:
     def __init__(self, rows: Rows, limit: int) -> None:
         self._rows = rows
         self._cache: ByteCache[tuple[str, str, str], Version] = ByteCache(limit * 7 // 8, weight)
-        self._outlines: ByteCache[tuple[str, str], _Kept] = ByteCache(limit // 8, _weight)
+        self._outlines: ByteCache[Namespace, _Kept] = ByteCache(limit // 8, _weight)
 
     @property
     def size(self) -> int:
@@ -80,7 +80,7 @@ class Recall:
         """Keep what was saved at hand for the next save."""
         for channel, version in made.items():
             self._cache.put((place.thread_id, place.ns, channel), version)
-        self._outlines.put((place.thread_id, place.ns), _kept(outline))
+        self._outlines.put(place, _kept(outline))
 
     def forget(self, thread_id: str) -> None:
         """Drop all that is held of a thread."""
@@ -89,7 +89,7 @@ class Recall:
 
     def weight(self, place: Namespace) -> int | None:
         """Bytes of the values of a namespace's last checkpoint, if all of it is at hand."""
-        kept = self._outlines.get((place.thread_id, place.ns))
+        kept = self._outlines.get(place)
         versions = None if kept is None else self._all_held(place, kept)
         return None if versions is None else sum(version.parts.size for version in versions.values())
 
@@ -97,7 +97,7 @@ class Recall:
         """The rest of a head, if all of it is at hand."""
         row, writes = head
         place = Namespace(row.thread_id, row.ns)
-        kept = self._outlines.get((row.thread_id, row.ns))
+        kept = self._outlines.get(place)
         if kept is None or kept[:2] != (row.id, row.name):
             return None
         versions = self._all_held(place, kept)
@@ -154,7 +154,7 @@ class Recall:
         """What is to be known of a checkpoint, if it is the one at hand."""
         if id is None:
             return NO_PARENT
-        kept = self._outlines.get((place.thread_id, place.ns))
+        kept = self._outlines.get(place)
         if kept is None or kept[0] != id:
             return None
         return Outline(id, kept[1], dict(_spots(kept)), dict(zip(kept[3][::2], kept[3][1::2], strict=True)))

@@ -40,8 +40,7 @@ _COLUMNS = frozenset({"source", "step", "run_id"})
 """Metadata that rows hold in columns of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(NamedTuple):
     """One namespace of one thread: the root graph's, or a subgraph's."""
 
     thread_id: str

@@ -133,7 +133,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
             weight = self._recall.weight(place)
             if weight is None or weight <= LIGHT:
                 with suppress(WouldWaitError):
-                    head = await self._engine.head((place.thread_id, place.ns), at_once=weight is not None)
+                    head = await self._engine.head(place, at_once=weight is not None)
                     if head is None:
                         return None
                     if (found := self._recall.at_hand(head)) is not None:
