@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -97,12 +97,9 @@ class Engine:
         self._open()
         self.journal.submit(save).result()
 
-    async def asave(self, save: Save) -> None:
+    def asave(self, save: Save) -> Awaitable[None]:
         """As `save`. It is completed even if the caller is cancelled."""
-        if self._state == "open":
-            await self.journal.asubmit(save)
-        else:
-            await self.later(lambda: self.save(save))
+        return self.journal.asubmit(save) if self._state == "open" else self.later(lambda: self.save(save))
 
     def change(self, work: Callable[[Transaction], T]) -> T:
         """What `work` returns after its transaction is durable."""

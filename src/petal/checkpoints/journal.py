@@ -95,15 +95,15 @@ class Journal:
         """
         return self._promised(save, save.size)
 
-    async def asubmit(self, save: Save) -> None:
-        """Write a save; it is durable when this returns.
+    def asubmit(self, save: Save) -> asyncio.Future[None]:
+        """Write a save; it is durable when the answer comes.
 
         It never blocks the loop. All callers of a loop whose saves became durable together are woken together.
 
         Raises:
             CheckpointerUnavailableError: If the storage cannot be written to, or the journal is closed.
         """
-        await self._awaited(save, save.size)
+        return self._awaited(save, save.size)
 
     def change(self, work: Callable[[Transaction], T]) -> Future[T]:
         """Queue a transaction of its own; the answer is what `work` returns.
@@ -121,10 +121,9 @@ class Journal:
         """
         return self._promised(work, waits=False)
 
-    async def achange(self, work: Callable[[Transaction], T]) -> T:
-        """As `change`, done when this returns."""
-        done: T = await self._awaited(work)
-        return done
+    def achange(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """As `change`, for an event loop."""
+        return self._awaited(work)
 
     def flush(self) -> None:
         """Wait until all that was submitted is done."""
@@ -147,7 +146,7 @@ class Journal:
             self._enqueue(_Entry(work, answer, size))
         return answer
 
-    async def _awaited(self, work: Any, size: int = 0) -> Any:
+    def _awaited(self, work: Any, size: int = 0) -> asyncio.Future[Any]:
         # An async caller holds its save until it is durable anyway, so there is nothing to gain by not queueing it.
         answer = asyncio.get_running_loop().create_future()
         with self._state:
@@ -157,7 +156,7 @@ class Journal:
                 self._unhanded = 0
         if hands_over:
             _hand_over()
-        return await answer
+        return answer
 
     def _enqueue(self, entry: _Entry) -> None:
         if self._closed:
