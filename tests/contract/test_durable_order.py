@@ -19,7 +19,7 @@ from langgraph.types import Command, interrupt
 from petal.checkpoints import open_checkpointer, order
 from petal.checkpoints.notes import EFFECT, aput_note
 from petal.checkpoints.records import Save
-from petal.checkpoints.rows import RUNTIME
+from petal.checkpoints.rows import RUNTIME, Namespace
 from petal.checkpoints.saver import PetalSaver
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -315,7 +315,7 @@ async def test_a_cancelled_save_is_no_failure(storage: CheckpointerConfig, monke
         Commits(saver, monkeypatch).before = lambda save: opened.wait() if is_written(save) else None
         writes = asyncio.create_task(saver.aput_writes(on(loop, first["id"]), WORDS, "task"))
         await asyncio.sleep(0)
-        settled = asyncio.create_task(saver.unsettled.asettle(on(loop, first["id"])))
+        settled = asyncio.create_task(saver.unsettled.asettle(Namespace("t", ""), on(loop, first["id"])))
         await asyncio.sleep(0)
         writes.cancel()
         opened.set()

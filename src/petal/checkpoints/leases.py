@@ -10,8 +10,8 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -285,13 +285,20 @@ def _beat(of: weakref.ref[Leases], closed: threading.Event) -> None:
         del leases
 
 
-@contextmanager
-def conflicts(config: RunnableConfig) -> Iterator[None]:
-    """Tells the run of a config of another one that came between."""
-    try:
-        yield
-    except StaleSave as error:
-        raise CheckpointConflictError(str(config["configurable"]["thread_id"]), lost=error.lost) from None
+class Conflicts:
+    """Tells a run of another one that came between, if a save in the block finds one."""
+
+    __slots__ = ("_thread_id",)
+
+    def __init__(self, thread_id: str) -> None:
+        self._thread_id = thread_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, cls: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, StaleSave):
+            raise CheckpointConflictError(self._thread_id, lost=error.lost) from None
 
 
 @cache

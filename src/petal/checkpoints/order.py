@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from threading import Lock
 
 from langchain_core.runnables import RunnableConfig
@@ -22,11 +22,23 @@ REMEMBERED = 64
 
 @dataclass(slots=True, eq=False)
 class _Write:
+    """What a task wrote, while the block saves it."""
+
+    of: Unsettled
     place: Namespace
     checkpoint_id: str | None
     loop: object
     lease: str | None
-    saved: Future[None] = field(default_factory=Future)
+    is_over: bool = False
+    error: Exception | None = None
+    over: Future[None] | None = None
+    """For those that wait for it."""
+
+    def __enter__(self) -> None:
+        self.of._begun(self)
+
+    def __exit__(self, cls: object, error: BaseException | None, traceback: object) -> None:
+        self.of._ended(self, error if isinstance(error, Exception) else None)
 
 
 class Unsettled:
@@ -40,85 +52,86 @@ class Unsettled:
         self._by_thread: dict[str, dict[_Write, None]] = {}
         self._failed: dict[_Write, None] = {}
 
-    @contextmanager
-    def saving(self, config: RunnableConfig, task_id: str) -> Iterator[None]:
+    def saving(self, place: Namespace, config: RunnableConfig, task_id: str) -> AbstractContextManager[None]:
         """Keeps in mind that a task's writes are being saved, while the block does that."""
-        configurable = config.get("configurable", {})
+        configurable = config["configurable"]
         loop = configurable.get(RUNTIME)
         if loop is None or key_of(task_id) is not None:  # whoever saves this waits for it
-            yield
-            return
-        write = _Write(Namespace.of(config), get_checkpoint_id(config), loop, configurable.get(LEASE))
-        with self._lock:
-            self._by_thread.setdefault(write.place.thread_id, {})[write] = None
-        failed: Exception | None = None
-        try:
-            yield
-        except Exception as error:
-            failed = error
-            raise
-        finally:
-            self._ended(write, failed)
+            return nullcontext()
+        return _Write(self, place, get_checkpoint_id(config), loop, configurable.get(LEASE))
 
-    def check(self, config: RunnableConfig) -> None:
+    def check(self, place: Namespace, config: RunnableConfig) -> None:
         """Raises what went wrong with the writes on the checkpoint that a run's config names, if anything did."""
-        self._check(self._on(config))
-
-    def settle(self, config: RunnableConfig) -> None:
-        """Waits until the writes on the checkpoint that a run's config names are on disk; else raises as `check`."""
-        if writes := self._on(config):
-            wait([write.saved for write in writes])
+        if writes := self._on(place, config):
             self._check(writes)
 
-    async def asettle(self, config: RunnableConfig) -> None:
+    def settle(self, place: Namespace, config: RunnableConfig) -> None:
+        """Waits until the writes on the checkpoint that a run's config names are on disk; else raises as `check`."""
+        if writes := self._on(place, config):
+            wait(self._under_way(writes))
+            self._check(writes)
+
+    async def asettle(self, place: Namespace, config: RunnableConfig) -> None:
         """As `settle`."""
-        if writes := self._on(config):
+        if writes := self._on(place, config):
             await self._asettle(writes)
 
     async def asettle_all(self, config: RunnableConfig) -> None:
         """As `asettle`, for all writes of the run that has the thread's lease."""
         lease = config["configurable"][LEASE]
         await asyncio.sleep(0)  # the save of what LangGraph gives out is a task, which begins in the loop's next turn
-        if writes := self._which(Namespace.of(config), lambda write: write.lease == lease):
+        if writes := [write for write in self._of(Namespace.of(config)) if write.lease == lease]:
             await self._asettle(writes)
 
     async def _asettle(self, writes: Sequence[_Write]) -> None:
-        under_way = [asyncio.wrap_future(write.saved) for write in writes if not write.saved.done()]
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*map(asyncio.wrap_future, self._under_way(writes)))
         self._check(writes)
 
-    def _on(self, config: RunnableConfig) -> Sequence[_Write]:
-        place, id, loop = Namespace.of(config), get_checkpoint_id(config), config.get("configurable", {}).get(RUNTIME)
-        return self._which(
-            place, lambda write: write.loop is loop and (write.place, write.checkpoint_id) == (place, id)
-        )
+    def _on(self, place: Namespace, config: RunnableConfig) -> Sequence[_Write]:
+        if not (writes := self._of(place)):
+            return ()
+        here, loop = (place, get_checkpoint_id(config)), config["configurable"].get(RUNTIME)
+        return [write for write in writes if write.loop is loop and (write.place, write.checkpoint_id) == here]
 
-    def _which(self, place: Namespace, meant: Callable[[_Write], bool]) -> Sequence[_Write]:
+    def _of(self, place: Namespace) -> Sequence[_Write]:
         if place.thread_id not in self._by_thread:
             return ()
         with self._lock:
-            return [write for write in self._by_thread.get(place.thread_id, ()) if meant(write)]
+            return tuple(self._by_thread.get(place.thread_id, ()))
+
+    def _under_way(self, writes: Sequence[_Write]) -> list[Future[None]]:
+        """What is answered when those of the writes are over that are not yet."""
+        waiting = []
+        with self._lock:
+            for write in writes:
+                if not write.is_over:
+                    write.over = write.over or Future()
+                    waiting.append(write.over)
+        return waiting
+
+    def _begun(self, write: _Write) -> None:
+        with self._lock:
+            self._by_thread.setdefault(write.place.thread_id, {})[write] = None
 
     def _ended(self, write: _Write, error: Exception | None) -> None:
         with self._lock:
+            write.is_over, write.error = True, error
             if error is None:
                 self._forget(write)
             else:
                 self._failed[write] = None
                 if len(self._failed) > REMEMBERED:
                     self._forget(next(iter(self._failed)))
-        if error is None:
-            write.saved.set_result(None)
-        else:
-            write.saved.set_exception(error)
+        if write.over is not None:
+            write.over.set_result(None)
 
     def _check(self, writes: Sequence[_Write]) -> None:
-        failed = [write for write in writes if write.saved.done() and write.saved.exception() is not None]
+        failed = [(write, write.error) for write in writes if write.error is not None]
         with self._lock:
-            for write in failed:
+            for write, _ in failed:
                 self._forget(write)
-        for write in failed:
-            write.saved.result()
+        for _, error in failed:
+            raise error
 
     def _forget(self, write: _Write) -> None:
         self._failed.pop(write, None)

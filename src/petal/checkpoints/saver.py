@@ -23,7 +23,7 @@ from langgraph.checkpoint.base import (
 
 from petal.checkpoints import lineage, undoing
 from petal.checkpoints.engine import Engine
-from petal.checkpoints.leases import LEASE, Leases, conflicts
+from petal.checkpoints.leases import LEASE, Conflicts, Leases
 from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.names import hexadecimal
 from petal.checkpoints.order import Unsettled
@@ -191,18 +191,18 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
             CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
             Exception: What went wrong when the run saved what its tasks wrote on the way here.
         """
-        self.unsettled.check(config)
         place, parent = Namespace.of(config), get_checkpoint_id(config)
+        self.unsettled.check(place, config)
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
             known = self._engine.read(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
         made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        with conflicts(config):
+        with Conflicts(place.thread_id):
             try:
                 self._engine.save(made.save)
             except OrphanedSave:
                 made = self._saved_anew(place, config, checkpoint, metadata, new_versions)
-        self.unsettled.settle(config)
+        self.unsettled.settle(place, config)
         return self._remembered(place, made)
 
     async def aput(
@@ -213,19 +213,19 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`."""
-        self.unsettled.check(config)
         place, parent = Namespace.of(config), get_checkpoint_id(config)
+        self.unsettled.check(place, config)
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
             known = await self._engine.aread(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
         made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        with conflicts(config):
+        with Conflicts(place.thread_id):
             try:
                 await self._engine.asave(made.save)
             except OrphanedSave:
                 anew = partial(self._saved_anew, place, config, checkpoint, metadata, new_versions)
                 made = await self._engine.later(anew)
-        await self.unsettled.asettle(config)
+        await self.unsettled.asettle(place, config)
         return self._remembered(place, made)
 
     def put_writes(
@@ -236,17 +236,19 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         Raises:
             CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
         """
-        with self.unsettled.saving(config, task_id), conflicts(config):
-            self._engine.save(self._written(config, writes, task_id, task_path))
-            undoing.is_noted(self.leases.of(config), Namespace.of(config), config["configurable"]["checkpoint_id"])
+        place = Namespace.of(config)
+        with self.unsettled.saving(place, config, task_id), Conflicts(place.thread_id):
+            self._engine.save(self._written(place, config, writes, task_id, task_path))
+            undoing.is_noted(self.leases.of(config), place, config["configurable"]["checkpoint_id"])
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """As `put_writes`."""
-        with self.unsettled.saving(config, task_id), conflicts(config):
-            await self._engine.asave(self._written(config, writes, task_id, task_path))
-            undoing.is_noted(self.leases.of(config), Namespace.of(config), config["configurable"]["checkpoint_id"])
+        place = Namespace.of(config)
+        with self.unsettled.saving(place, config, task_id), Conflicts(place.thread_id):
+            await self._engine.asave(self._written(place, config, writes, task_id, task_path))
+            undoing.is_noted(self.leases.of(config), place, config["configurable"]["checkpoint_id"])
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -270,11 +272,12 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         """A clone on the same storage that also loads these types, named as LangGraph names them."""
         return self.with_rows(self._rows.allowing(extra_allowlist))
 
-    def _written(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Save:
+    def _written(
+        self, place: Namespace, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> Save:
         id = get_checkpoint_id(config)
         if id is None:
             raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
-        place = Namespace.of(config)
         save = self._rows.writes(place, id, writes, task_id, task_path, config["configurable"].get(LEASE))
         return undoing.with_note(save, self.leases.of(config), self._rows, place, id)
 

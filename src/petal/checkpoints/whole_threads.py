@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import get_checkpoint_id
 
 from petal.checkpoints import lineage
 from petal.checkpoints.engine import Engine
-from petal.checkpoints.leases import conflicts
+from petal.checkpoints.leases import Conflicts
 from petal.checkpoints.notes import Note, in_order, key_of
 from petal.checkpoints.pruning import prune_all
 from petal.checkpoints.recall import Recall
@@ -133,7 +133,7 @@ class WholeThreads:
             CheckpointConflictError: If the run no longer has the thread.
         """
         work = partial(rewind_thread, rows=self._rows, config=config, checkpoint_id=checkpoint_id, only=only)
-        with conflicts(config):
+        with Conflicts(Namespace.of(config).thread_id):
             self._change(work)
 
     async def arewind_thread(
