@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
@@ -38,7 +37,7 @@ class Recall:
     def __init__(self, rows: Rows, limit: int) -> None:
         self._rows = rows
         self._cache: ByteCache[tuple[str, str, str], Version] = ByteCache(limit * 7 // 8, weight)
-        self._outlines: ByteCache[Namespace, _Kept] = ByteCache(limit // 8, _weight)
+        self._outlines: ByteCache[Namespace, Outline] = ByteCache(limit // 8, _weight)
 
     @property
     def size(self) -> int:
@@ -80,7 +79,7 @@ class Recall:
         """Keep what was saved at hand for the next save."""
         for channel, version in made.items():
             self._cache.put((place.thread_id, place.ns, channel), version)
-        self._outlines.put(place, _kept(outline))
+        self._outlines.put(place, outline)
 
     def forget(self, thread_id: str) -> None:
         """Drop all that is held of a thread."""
@@ -89,18 +88,18 @@ class Recall:
 
     def weight(self, place: Namespace) -> int | None:
         """Bytes of the values of a namespace's last checkpoint, if all of it is at hand."""
-        kept = self._outlines.get(place)
-        versions = None if kept is None else self._all_held(place, kept)
+        outline = self._outlines.get(place)
+        versions = None if outline is None else self._all_held(place, outline)
         return None if versions is None else sum(version.parts.size for version in versions.values())
 
     def at_hand(self, head: Head) -> Found | None:
         """The rest of a head, if all of it is at hand."""
         row, writes = head
         place = Namespace(row.thread_id, row.ns)
-        kept = self._outlines.get(place)
-        if kept is None or kept[:2] != (row.id, row.name):
+        outline = self._outlines.get(place)
+        if outline is None or (outline.id, outline.name) != (row.id, row.name):
             return None
-        versions = self._all_held(place, kept)
+        versions = self._all_held(place, outline)
         return None if versions is None else (row, self._rows.header(row), versions, writes)
 
     def found(self, place: Namespace, id: str | None, reader: Reader) -> Found | None:
@@ -142,9 +141,9 @@ class Recall:
         held = self._cache.get((place.thread_id, place.ns, channel))
         return held if held is not None and held.spot == spot else None
 
-    def _all_held(self, place: Namespace, kept: _Kept) -> dict[str, Version] | None:
+    def _all_held(self, place: Namespace, outline: Outline) -> dict[str, Version] | None:
         versions = {}
-        for channel, spot in _spots(kept):
+        for channel, spot in outline.spots.items():
             if (held := self._held(place, channel, spot)) is None:
                 return None
             versions[channel] = held
@@ -154,31 +153,13 @@ class Recall:
         """What is to be known of a checkpoint, if it is the one at hand."""
         if id is None:
             return NO_PARENT
-        kept = self._outlines.get(place)
-        if kept is None or kept[0] != id:
-            return None
-        return Outline(id, kept[1], dict(_spots(kept)), dict(zip(kept[3][::2], kept[3][1::2], strict=True)))
+        outline = self._outlines.get(place)
+        return outline if outline is not None and outline.id == id else None
 
 
-# Of tuples of plain things Python's garbage collector knows that they hold nothing for it, and passes them over; of
-# all others, thousands of threads keep so many that it takes a quarter of a turn to look through them.
-_Kept = tuple[str, str, tuple[str, ...], tuple[Any, ...]]
-"""An outline: id, name, channels with root and row of their values, channels with their versions."""
-
-
-def _kept(outline: Outline) -> _Kept:
-    spots = tuple(part for channel, (root, row) in outline.spots.items() for part in (channel, root, row))
-    return outline.id, outline.name, spots, tuple(part for pair in outline.versions.items() for part in pair)
-
-
-def _spots(kept: _Kept) -> Iterator[tuple[str, Spot]]:
-    flat = kept[2]
-    return zip(flat[::3], map(Spot, flat[1::3], flat[2::3]), strict=True)
-
-
-def _weight(kept: _Kept) -> int:
+def _weight(outline: Outline) -> int:
     """Bytes that it takes in memory, roughly."""
-    return 300 + 80 * (len(kept[2]) + len(kept[3]))
+    return 600 + 80 * (3 * len(outline.spots) + 2 * len(outline.versions))
 
 
 def _apart(checkpoint: Checkpoint, new_versions: ChannelVersions, parent: Outline) -> Iterator[str]:

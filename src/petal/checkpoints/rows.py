@@ -156,7 +156,7 @@ class Rows:
         save = Save(row, rows, status=status, now=_now(), leans=leans, told=id)
         save.lease = configurable.get(LEASE)
         save.fenced = not place.ns and _is_fenced(configurable)
-        return Saved(save, Outline(id, name, spots, versions), made)
+        return Saved(save, Outline(id, name, spots, dict(versions)), made)
 
     def writes(
         self,
