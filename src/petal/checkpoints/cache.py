@@ -16,14 +16,14 @@ class ByteCache(Generic[K, V]):
 
     Args:
         limit: Bytes at most.
-        weigh: How many bytes a value takes, its key not counted.
+        weigh: How many bytes a value takes, its key not counted; it is asked again when that goes.
     """
 
     def __init__(self, limit: int, weigh: Callable[[V], int]) -> None:
         self._limit = limit
         self._weigh = weigh
         self._size = 0
-        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._entries: OrderedDict[K, V] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -37,14 +37,14 @@ class ByteCache(Generic[K, V]):
             if (found := self._entries.get(key)) is None:
                 return None
             self._entries.move_to_end(key)
-            return found[0]
+            return found
 
     def put(self, key: K, value: V) -> None:
         """Keep a value in the place of the key's last one."""
         weight = self._weigh(value) + _OVERHEAD
         with self._lock:
             self._drop(key)
-            self._entries[key] = value, weight
+            self._entries[key] = value
             self._size += weight
             while self._size > self._limit and self._entries:
                 self._drop(next(iter(self._entries)))
@@ -57,7 +57,7 @@ class ByteCache(Generic[K, V]):
 
     def _drop(self, key: K) -> None:
         if (gone := self._entries.pop(key, None)) is not None:
-            self._size -= gone[1]
+            self._size -= self._weigh(gone) + _OVERHEAD
 
 
 _OVERHEAD = 600
