@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery
@@ -129,8 +129,8 @@ class Save:
     """The rows of one save: all of them are durable, or none."""
 
     checkpoint: CheckpointRow | None = None
-    values: list[ValueRow] = field(default_factory=list)
-    writes: list[WriteRow] = field(default_factory=list)
+    values: Sequence[ValueRow] = ()
+    writes: Sequence[WriteRow] = ()
     status: Status | None = None
     """The thread's status after it; None leaves it."""
     now: str = ""
@@ -152,10 +152,9 @@ class Save:
     @property
     def size(self) -> int:
         """Bytes of the sealed data."""
-        rows: Iterable[ValueRow | WriteRow] = (*self.values, *self.writes)
-        size = sum(len(row.data) for row in rows)
-        if self.checkpoint is not None:
-            size += len(self.checkpoint.header) + len(self.checkpoint.metadata)
+        size = sum([len(row.data) for row in self.values]) + sum([len(row.data) for row in self.writes])
+        if (row := self.checkpoint) is not None:
+            size += len(row.header) + len(row.metadata)
         return size
 
 

@@ -28,7 +28,8 @@ def with_note(save: Save, lease: Lease | None, rows: Rows, place: Namespace, che
     if lease is not None and found is not None:
         # Writes are kept as they were first, but for LangGraph's special ones, which may be replaced.
         told = [(row.task_id, row.idx, row.channel, row.task_path, row.data if row.idx < 0 else None) for row in found]
-        save.writes += rows.writes(place, checkpoint_id, [(BEFORE, told)], task_of(lease.owner), "").writes
+        note = rows.writes(place, checkpoint_id, [(BEFORE, told)], task_of(lease.owner), "")
+        save.writes = [*save.writes, *note.writes]
     return save
 
 

@@ -33,7 +33,7 @@ class Content:
     metadata: bytes
     values: dict[str, bytes]
     """A digest of each channel's value."""
-    writes: list[WriteRow]
+    writes: Sequence[WriteRow]
     """Opened."""
 
 
@@ -52,7 +52,7 @@ def contents(found: Sequence[CheckpointRow], reader: Reader, rows: Rows) -> list
             header.with_values({}),
             rows.envelope.open(row.metadata, Place.metadata(row.thread_id, row.ns, row.id)),
             {channel: digest(versions[channel].parts) for channel in header.spots},
-            rows.unsealed(Save(writes=list(writes))).writes,
+            rows.unsealed(Save(writes=writes)).writes,
         )
         for row, header, versions, writes in Recall(rows, 0).found_all(found, reader)
     ]
