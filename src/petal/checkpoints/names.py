@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from base64 import urlsafe_b64encode
 
 # Not the module's own generator, which programs seed; and not os.urandom, which gives Python's lock away each time:
 # with many threads at once, waiting for it again took a twentieth of a turn.
@@ -19,8 +20,4 @@ def hexadecimal(digits: int) -> str:
 
 def row_name() -> str:
     """11 letters and digits, - and _: 64 bits of chance, for the name of a row."""
-    bits = _chance.getrandbits(66)
-    return "".join([_LETTERS[bits >> shift & 63] for shift in range(0, 66, 6)])
-
-
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return urlsafe_b64encode(_chance.randbytes(8))[:11].decode()

@@ -153,9 +153,8 @@ class Rows:
         )
         left = bool(configurable.get(INPUT_LEFT))
         status: Status | None = None if place.ns else _status(unfinished=unfinished or left)
-        save = Save(row, rows, status=status, now=_now(), leans=leans, told=id)
-        save.lease = configurable.get(LEASE)
-        save.fenced = not place.ns and _is_fenced(configurable)
+        fenced, lease = not place.ns and _is_fenced(configurable), configurable.get(LEASE)
+        save = Save(row, rows, status=status, now=_now(), leans=leans, told=id, fenced=fenced, lease=lease)
         return Saved(save, Outline(id, name, spots, dict(versions)), made)
 
     def writes(
@@ -351,9 +350,10 @@ class Rows:
         """
         configurable = config.get("configurable", {})
         kept: dict[str, Any] = dict(metadata)
-        for key, value in (config.get("metadata") or {}).items():
+        told = config.get("metadata") or {}
+        for key in told:  # a chain of mappings, which is slow to give values that mostly are not wanted
             if key not in kept and key not in configurable and not key.startswith(("__", "langgraph_")):
-                kept[key] = value
+                kept[key] = told[key]
         for key in self.metadata_keys & configurable.keys():
             kept.setdefault(key, configurable[key])
         if given := configurable.get(INPUT_ID):
