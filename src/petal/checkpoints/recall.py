@@ -16,7 +16,8 @@ LIGHT = 256 * 1024
 """Bytes of values that take an event loop no longer to make than it takes to have them made by a worker."""
 
 Known = tuple[Outline, dict[str, Version]]
-"""A save's parent, and its values that the new ones may be written as changes of, by channel."""
+"""A checkpoint, and values of it by channel: of one at hand all, of a save's parent those that the new ones may be
+written as changes of."""
 Found = tuple[CheckpointRow, Header, dict[str, Version], Sequence[WriteRow]]
 """A checkpoint's row and header, the versions of its channels, and its pending writes."""
 Chains = dict[tuple[Namespace, str, str], tuple[Chain, dict[str, Version]]]
@@ -86,21 +87,24 @@ class Recall:
         self._cache.forget(thread_id)
         self._outlines.forget(thread_id)
 
-    def weight(self, place: Namespace) -> int | None:
-        """Bytes of the values of a namespace's last checkpoint, if all of it is at hand."""
+    def at_hand(self, place: Namespace) -> Known | None:
+        """What is to be known of a namespace's last checkpoint, and all its values, if they are at hand."""
         outline = self._outlines.get(place)
-        versions = None if outline is None else self._all_held(place, outline)
-        return None if versions is None else sum(version.parts.size for version in versions.values())
-
-    def at_hand(self, head: Head) -> Found | None:
-        """The rest of a head, if all of it is at hand."""
-        row, writes = head
-        place = Namespace(row.thread_id, row.ns)
-        outline = self._outlines.get(place)
-        if outline is None or (outline.id, outline.name) != (row.id, row.name):
+        if outline is None:
             return None
-        versions = self._all_held(place, outline)
-        return None if versions is None else (row, self._rows.header(row), versions, writes)
+        versions = {}
+        for channel, spot in outline.spots.items():
+            if (held := self._held(place, channel, spot)) is None:
+                return None
+            versions[channel] = held
+        return outline, versions
+
+    def completed(self, head: Head, known: Known) -> Found | None:
+        """A head with what was at hand, if that is of the same checkpoint."""
+        (row, writes), (outline, versions) = head, known
+        if (row.id, row.name) != (outline.id, outline.name):
+            return None
+        return row, self._rows.header(row), versions, writes
 
     def found(self, place: Namespace, id: str | None, reader: Reader) -> Found | None:
         row = reader.checkpoint(place.thread_id, place.ns, id)
@@ -140,14 +144,6 @@ class Recall:
     def _held(self, place: Namespace, channel: str, spot: Spot) -> Version | None:
         held = self._cache.get((place.thread_id, place.ns, channel))
         return held if held is not None and held.spot == spot else None
-
-    def _all_held(self, place: Namespace, outline: Outline) -> dict[str, Version] | None:
-        versions = {}
-        for channel, spot in outline.spots.items():
-            if (held := self._held(place, channel, spot)) is None:
-                return None
-            versions[channel] = held
-        return versions
 
     def _outline(self, place: Namespace, id: str | None) -> Outline | None:
         """What is to be known of a checkpoint, if it is the one at hand."""

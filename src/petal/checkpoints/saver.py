@@ -130,13 +130,13 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         """As `get_tuple`."""
         if get_checkpoint_id(config) is None:
             place = Namespace.of(config)
-            weight = self._recall.weight(place)
-            if weight is None or weight <= LIGHT:
+            known = self._recall.at_hand(place)
+            if known is None or sum(version.parts.size for version in known[1].values()) <= LIGHT:
                 with suppress(WouldWaitError):
-                    head = await self._engine.head(place, at_once=weight is not None)
+                    head = await self._engine.head(place, at_once=known is not None)
                     if head is None:
                         return None
-                    if (found := self._recall.at_hand(head)) is not None:
+                    if known is not None and (found := self._recall.completed(head, known)) is not None:
                         return self._begun(self._rows.checkpoint_tuple(*found), found, config)
         return await self._engine.later(partial(self.get_tuple, config))
 
