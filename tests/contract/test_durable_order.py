@@ -323,3 +323,25 @@ async def test_a_cancelled_save_is_no_failure(storage: CheckpointerConfig, monke
         with pytest.raises(asyncio.CancelledError):
             await writes
         assert not saver.unsettled._by_thread
+
+
+async def test_who_waits_for_a_save_may_be_cancelled(
+    storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_checkpointer(storage) as saver:
+        first, loop, opened = empty_checkpoint(), object(), threading.Event()
+        await saver.aput(on(loop), first, {"source": "input", "step": -1}, {})
+        Commits(saver, monkeypatch).before = lambda save: opened.wait() if is_written(save) else None
+        writes = asyncio.create_task(saver.aput_writes(on(loop, first["id"]), WORDS, "task"))
+        await asyncio.sleep(0)
+        impatient, patient = (
+            asyncio.create_task(saver.unsettled.asettle(Namespace("t", ""), on(loop, first["id"]))) for _ in range(2)
+        )
+        await asyncio.sleep(0)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        opened.set()
+        await patient
+        await writes
+        assert not saver.unsettled._by_thread

@@ -34,6 +34,13 @@ class _Write:
     over: Future[None] | None = None
     """For those that wait for it."""
 
+    def ended(self) -> Future[None]:
+        """What is answered when it is over."""
+        if self.over is None:
+            self.over = Future()
+            self.over.set_running_or_notify_cancel()  # from here on one who waits cannot cancel it for the others
+        return self.over
+
     def __enter__(self) -> None:
         self.of._begun(self)
 
@@ -100,14 +107,8 @@ class Unsettled:
             return tuple(self._by_thread.get(place.thread_id, ()))
 
     def _under_way(self, writes: Sequence[_Write]) -> list[Future[None]]:
-        """What is answered when those of the writes are over that are not yet."""
-        waiting = []
         with self._lock:
-            for write in writes:
-                if not write.is_over:
-                    write.over = write.over or Future()
-                    waiting.append(write.over)
-        return waiting
+            return [write.ended() for write in writes if not write.is_over]
 
     def _begun(self, write: _Write) -> None:
         with self._lock:
