@@ -17,7 +17,7 @@ from langgraph.graph import MessagesState, StateGraph
 from petal.checkpoints import open_checkpointer
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.memory import MemoryStore
-from petal.checkpoints.records import CheckpointRow, Save, Store, WouldWaitError, WriteRow
+from petal.checkpoints.records import CheckpointRow, Head, Save, Store, WouldWaitError, WriteRow
 from petal.checkpoints.saver import PetalSaver
 from petal.checkpoints.sqlite import SqliteStore
 from petal.core.config.checkpointer import CheckpointerConfig, SqliteOptions
@@ -82,12 +82,34 @@ async def test_what_is_large_is_made_by_a_worker(saver: PetalSaver, workers: lis
     assert workers == ["get_tuple"]
 
 
-async def test_what_is_not_all_at_hand_is_read_as_a_whole(saver: PetalSaver, workers: list[str]) -> None:
+async def test_of_what_is_not_all_at_hand_the_rest_is_read(saver: PetalSaver, workers: list[str]) -> None:
     await say(chat(saver), "first")
-    workers.clear()
-    saver._recall._cache.forget("t")
-    assert await said(saver) == ["first", "answer"]
-    assert workers == ["get_tuple"]
+    whole = saver.get_tuple(on("t"))
+    for forget in (saver._recall._cache.forget, saver._recall.forget):
+        workers.clear()
+        forget("t")
+        assert await saver.aget_tuple(on("t")) == whole
+        assert workers == ["_read_on"]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["it is gone", "it was begun anew"])
+async def test_what_is_deleted_while_it_is_read_is_read_anew(
+    saver: PetalSaver, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    await say(chat(saver), "first")
+    saver._recall.forget("t")
+    head = Engine.head
+
+    async def and_then_deleted(self: Engine, place: tuple[str, str], *, at_once: bool) -> Head | None:
+        found = await head(self, place, at_once=at_once)
+        monkeypatch.setattr(Engine, "head", head)
+        await saver.adelete_thread("t")
+        if again:
+            await say(chat(saver), "second")
+        return found
+
+    monkeypatch.setattr(Engine, "head", and_then_deleted)
+    assert await said(saver) == (["second", "answer"] if again else [])
 
 
 async def test_a_checkpoint_that_is_named_is_the_one_that_is_given(saver: PetalSaver) -> None:

@@ -98,7 +98,7 @@ class Journal:
     def asubmit(self, save: Save) -> asyncio.Future[None]:
         """Write a save; it is durable when the answer comes.
 
-        It never blocks the loop. All callers of a loop whose saves became durable together are woken together.
+        The loop never waits for the storage. All its callers whose saves became durable together are woken together.
 
         Raises:
             CheckpointerUnavailableError: If the storage cannot be written to, or the journal is closed.

@@ -106,6 +106,16 @@ class Recall:
             return None
         return row, self._rows.header(row), versions, writes
 
+    def read_on(self, head: Head, reader: Reader) -> Found:
+        """A head with what is not at hand read.
+
+        Raises:
+            CheckpointCorruptionError: If something of it is missing, as it is of a head that was deleted meanwhile.
+        """
+        row, writes = head
+        header = self._rows.header(row)
+        return row, header, self._versions(reader, Namespace(row.thread_id, row.ns), header.spots), writes
+
     def found(self, place: Namespace, id: str | None, reader: Reader) -> Found | None:
         row = reader.checkpoint(place.thread_id, place.ns, id)
         return None if row is None else self.found_all([row], reader)[0]

@@ -30,6 +30,7 @@ from petal.checkpoints.order import Unsettled
 from petal.checkpoints.pruning import Upkeep
 from petal.checkpoints.recall import LIGHT, Found, Recall
 from petal.checkpoints.records import (
+    Head,
     OrphanedSave,
     Reader,
     Save,
@@ -43,6 +44,7 @@ from petal.checkpoints.values import BUNDLED
 from petal.checkpoints.whole_threads import WholeThreads
 from petal.core.config.checkpointer import Durability
 from petal.core.config.retention import Retention
+from petal.errors import CheckpointCorruptionError
 
 T = TypeVar("T")
 
@@ -138,6 +140,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
                         return None
                     if known is not None and (found := self._recall.completed(head, known)) is not None:
                         return self._begun(self._rows.checkpoint_tuple(*found), found, config)
+                    return await self._engine.later(partial(self._read_on, head, config))
         return await self._engine.later(partial(self.get_tuple, config))
 
     def list(
@@ -327,6 +330,14 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         made = self._rows.checkpoint_tuple(row, header, versions, writes)
         self._recall.remember(Namespace(row.thread_id, row.ns), header.outline, versions)
         return made
+
+    def _read_on(self, head: Head, config: RunnableConfig) -> CheckpointTuple | None:
+        """The newest checkpoint, of which a head was read."""
+        try:
+            found = self._engine.read(partial(self._recall.read_on, head))
+        except CheckpointCorruptionError:  # or it was deleted meanwhile; read as a whole, it tells
+            return self.get_tuple(config)
+        return self._begun(self._made(found), found, config)
 
     def _begun(self, made: CheckpointTuple, found: Found, config: RunnableConfig) -> CheckpointTuple:
         """Says, in each save of a run that goes on from here, whether it named the checkpoint where it began."""
