@@ -149,6 +149,18 @@ def test_what_is_made_again_shares_nothing() -> None:
     assert second[1].__pydantic_fields_set__ == messages()[1].__pydantic_fields_set__
 
 
+def test_models_among_other_values_keep_their_bytes() -> None:
+    values = ["text", HumanMessage("hi", id="1"), 3, HumanMessage("more", id="2")]
+    items, seen = kept(values)
+    again = CODEC.decode_items(items, "", seen)
+    assert again == values
+    same, _ = CODEC.encode_items(again, "", items, seen)
+    assert same == items
+    assert [same[n] is items[n] for n in (1, 3)] == [True, True]
+    again[3].content = "changed"
+    assert CODEC.encode_items(again, "", items, seen)[0] == (*items[:3], CODEC.encode(again[3])) != items
+
+
 def test_a_codec_that_never_saw_a_class_reads_the_bytes() -> None:
     """It may not be allowed there."""
     items, seen = kept(messages())
@@ -165,7 +177,9 @@ def test_what_cannot_be_saved_has_no_look(implementation: ModuleType) -> None:
     assert implementation.look(with_itself()) is None
     known = implementation.look(HumanMessage("hi"))
     unset = HumanMessage.__new__(HumanMessage)  # pydantic was told nothing of it
-    assert implementation.unchanged([with_itself(), unset], (known, known)) == b"\0\0"
+    assert implementation.unchanged([with_itself(), unset, "text"], (known,) * 3, {HumanMessage}) == b"\0\0\0"
+    assert implementation.unchanged([HumanMessage("hi")], (known,), {HumanMessage}) == b"\1"
+    assert implementation.unchanged([HumanMessage("hi")], (known,), {AIMessage}) == b"\0"
 
 
 @pytest.mark.parametrize(

@@ -139,13 +139,13 @@ class Codec:
             looks: How its values looked; empty where that is not known.
 
         Returns:
-            The bytes, and the looks: None for a value that has none, no looks at all unless all values are models.
+            The bytes, and the looks: None for a value that has none, no looks at all if none has one.
 
         Raises:
             ValueNotSavableError: As in `encode`.
         """
         models, encode = self._model_classes, self.encode
-        same = unchanged(values, looks) if looks and models.issuperset(map(type, values)) else b""
+        same = unchanged(values, looks, models) if looks else b""
         kept = len(same) if (first := same.find(_CHANGED)) < 0 else first  # most lists only grow
         if kept == len(values) == len(known):
             return known, looks
@@ -157,7 +157,7 @@ class Codec:
             else:
                 items.append(encode(value, where))
                 seen.append(look(value) if type(value) in models else None)
-        return tuple(items), tuple(seen) if models.issuperset(map(type, values)) else ()
+        return tuple(items), tuple(seen) if any(seen) else ()
 
     def decode_items(self, items: tuple[bytes, ...], where: str = "", looks: tuple[Look | None, ...] = ()) -> list[Any]:
         """The values of a list's items.
@@ -170,16 +170,14 @@ class Codec:
         Raises:
             CheckpointCorruptionError: As in `decode`.
         """
+        values: list[Any] = []
         with _collector_at_rest(len(items)):
-            values = again(looks, self._model_classes)
-            for n, value in enumerate(values):
-                if value is None:  # as no model is
-                    values[n] = self.decode(items[n], where)
-            while len(values) < len(items):
+            while True:
+                values += again(looks, len(values), self._model_classes)
                 values += read(items, len(values), MODEL, self._recipes)
-                if len(values) < len(items):
-                    values.append(self.decode(items[len(values)], where))
-        return values
+                if len(values) == len(items):
+                    return values
+                values.append(self.decode(items[len(values)], where))
 
     def encode_error(self, error: BaseException) -> bytes:
         """The bytes of `repr(error)`, which is what LangGraph keeps of an exception that a task raised."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable, Iterator, Mapping, Set
-from itertools import chain
+from itertools import islice, takewhile
 from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ _set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
 _set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
-_fields_of = attrgetter("__dict__")
 _state_of = attrgetter("__class__", "__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 _ATOMS = frozenset({str, bool, NoneType})
@@ -91,29 +90,32 @@ def read(items: tuple[bytes, ...], start: int, code: int, recipes: Mapping[str, 
     return []
 
 
-def unchanged(models: list[Any], looks: tuple[Look | None, ...]) -> bytes:
-    """For each model that there is a look for: 1 if it is as it was, in values and in types, else 0."""
-    return bytes(_compared(models, looks))
+def unchanged(models: list[Any], looks: tuple[Look | None, ...], classes: Set[type]) -> bytes:
+    """For each value that there is a look for: 1 if it is a model of one of some classes and as it was, else 0."""
+    return bytes(_compared(models, looks, classes))
 
 
-def again(looks: tuple[Look | None, ...], classes: Set[type]) -> list[Any]:
-    """For each look of one of some classes a model, which shares nothing that can be changed; else None."""
-    return [None if known is None or known.state[0] not in classes else _made(known) for known in looks]
+def again(looks: tuple[Look | None, ...], start: int, classes: Set[type]) -> list[Any]:
+    """Models of looks, from a position up to the first that is of none of some classes.
+
+    They share nothing that can be changed.
+    """
+    known = takewhile(lambda look: look is not None and look.state[0] in classes, islice(looks, start, None))
+    return [_made(look) for look in known if look is not None]
 
 
-def _compared(models: list[Any], looks: tuple[Look | None, ...]) -> Iterator[bool]:
-    plain = _TYPES.issuperset(map(type, chain.from_iterable(map(dict.values, map(_fields_of, models)))))
+def _compared(models: list[Any], looks: tuple[Look | None, ...], classes: Set[type]) -> Iterator[bool]:
     for model, known in zip(models, looks, strict=False):
         try:
-            same = (
+            yield (
                 known is not None
+                and known.state[0] in classes
                 and _state_of(model) == known.state
-                and (plain or _TYPES.issuperset(map(type, model.__dict__.values())))
+                and _TYPES.issuperset(map(type, model.__dict__.values()))
                 and (not known.filled or _told(model.__dict__, known.filled) == known.data)
             )
         except Exception:  # whatever a value in it says to being compared: it is not what it was
-            same = False
-        yield same
+            yield False
 
 
 def _made(known: Look) -> Any:

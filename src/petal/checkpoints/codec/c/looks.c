@@ -230,12 +230,21 @@ look(PyObject *Py_UNUSED(module), PyObject *model)
 }
 
 static int
-looks_as_before(PyObject *model, PyObject *known)
+is_one_of(PyTypeObject *cls, PyObject *classes)
+{
+    int is_one = PySet_Contains(classes, (PyObject *)cls);
+    if (is_one < 0)
+        PyErr_Clear(); /* of a class that cannot be hashed none is there */
+    return is_one > 0;
+}
+
+static int
+looks_as_before(PyObject *model, PyObject *known, PyObject *classes)
 {
     Look *before = (Look *)known;
     PyObject *fields, *names;
     int is_same;
-    if (!Py_IS_TYPE(known, &LookType) || Py_TYPE(model) != before->cls)
+    if (!Py_IS_TYPE(known, &LookType) || Py_TYPE(model) != before->cls || !is_one_of(before->cls, classes))
         return 0;
     fields = plain_fields(model);
     if (fields == NULL)
@@ -258,8 +267,8 @@ unchanged(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     PyObject *flags;
     Py_ssize_t size;
-    if (count != 2 || !PyList_Check(args[0]) || !PyTuple_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "unchanged takes a list of models and a tuple of looks");
+    if (count != 3 || !PyList_Check(args[0]) || !PyTuple_Check(args[1]) || !PyAnySet_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "unchanged takes a list of models, a tuple of looks and a set of classes");
         return NULL;
     }
     size = Py_MIN(PyList_GET_SIZE(args[0]), PyTuple_GET_SIZE(args[1]));
@@ -269,7 +278,7 @@ unchanged(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     for (Py_ssize_t n = 0; n < size; n++) {
         /* The list may have become shorter by foreign code meanwhile. */
         PyObject *model = n < PyList_GET_SIZE(args[0]) ? Py_NewRef(PyList_GET_ITEM(args[0], n)) : Py_NewRef(Py_None);
-        PyBytes_AS_STRING(flags)[n] = (char)looks_as_before(model, PyTuple_GET_ITEM(args[1], n));
+        PyBytes_AS_STRING(flags)[n] = (char)looks_as_before(model, PyTuple_GET_ITEM(args[1], n), args[2]);
         Py_DECREF(model);
     }
     return flags;
@@ -304,26 +313,27 @@ PyObject *
 again(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     PyObject *models;
-    Py_ssize_t size;
-    if (count != 2 || !PyTuple_Check(args[0]) || !PyAnySet_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "again takes a tuple of looks and a set of classes");
+    Py_ssize_t start;
+    if (count != 3 || !PyTuple_Check(args[0]) || !PyLong_Check(args[1]) || !PyAnySet_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "again takes a tuple of looks, a position and a set of classes");
         return NULL;
     }
-    size = PyTuple_GET_SIZE(args[0]);
-    models = PyList_New(size);
-    if (models == NULL)
+    start = PyLong_AsSsize_t(args[1]);
+    if (start < 0 || PyErr_Occurred() || (models = PyList_New(0)) == NULL)
         return NULL;
-    for (Py_ssize_t n = 0; n < size; n++) {
-        PyObject *known = PyTuple_GET_ITEM(args[0], n), *model = NULL;
-        int wanted = 0;
-        if (Py_IS_TYPE(known, &LookType))
-            wanted = PySet_Contains(args[1], (PyObject *)((Look *)known)->cls);
-        model = wanted > 0 ? made((Look *)known) : wanted < 0 ? NULL : Py_NewRef(Py_None);
-        if (model == NULL) {
+    for (Py_ssize_t n = start; n < PyTuple_GET_SIZE(args[0]); n++) {
+        Look *known = (Look *)PyTuple_GET_ITEM(args[0], n);
+        PyObject *model;
+        int failed;
+        if (!Py_IS_TYPE(known, &LookType) || !is_one_of(known->cls, args[2]))
+            break;
+        model = made(known);
+        failed = model == NULL || PyList_Append(models, model);
+        Py_XDECREF(model);
+        if (failed) {
             Py_DECREF(models);
             return NULL;
         }
-        PyList_SET_ITEM(models, n, model);
     }
     return models;
 }

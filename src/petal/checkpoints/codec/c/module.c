@@ -46,9 +46,9 @@ offset_of(const char *name)
 static PyMethodDef functions[] = {
     {"look", look, METH_O, PyDoc_STR("How a pydantic model looks, if it holds plain data and no more than its fields.")},
     {"unchanged", (PyCFunction)(void (*)(void))unchanged, METH_FASTCALL,
-     PyDoc_STR("For each model that there is a look for: 1 if it is as it was, in values and in types, else 0.")},
+     PyDoc_STR("For each model that there is a look for: 1 if it is of some class and as it was, in values and types, else 0.")},
     {"again", (PyCFunction)(void (*)(void))again, METH_FASTCALL,
-     PyDoc_STR("For each look of one of some classes a model, which shares nothing that can be changed; else None.")},
+     PyDoc_STR("Models of looks, up to the first that is of none of some classes; they share nothing that can be changed.")},
     {"read", (PyCFunction)(void (*)(void))read_items, METH_FASTCALL,
      PyDoc_STR("The models of items up to the first that is to be read by the codec.")},
     {NULL, NULL, 0, NULL},
