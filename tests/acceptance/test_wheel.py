@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 COMPILED = (".so", ".pyd")
+LEFT_OUT = ("COVERAGE", "PYTHON", "VIRTUAL_ENV")
 
 AGENT = """
 import operator
@@ -126,8 +127,11 @@ def _inside(wheel: Path) -> set[str]:
 
 
 def _run(command: list[str], folder: Path, **further: str) -> str:
-    """What a command prints, run in a folder outside the source and without this environment's variables."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    """What a command prints, run in a folder outside the source and without this environment's variables.
+
+    Nothing of it is measured: what is installed elsewhere would count as another source.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
     env |= further
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
