@@ -30,7 +30,8 @@ asynchronous face with `durability="sync"`: a step begins when the one before is
 - **LangGraph's** savers are as its documentation sets them up, PostgreSQL over a pool of 10 connections.
 - **Petal's** are as they are by default: SQLite forces each transaction to the disk, as LangGraph's does.
   PostgreSQL runs on the same machine with `fsync` and `synchronous_commit` on, and clears away dead rows each second
-  instead of each minute, since a chat here takes seconds instead of hours.
+  instead of each minute, since a chat here takes seconds instead of hours; what lies on its disk is measured after a
+  round of that.
 
 The workloads: (a) one chat whose user and assistant say 600 bytes each a turn; (b) chats of the same kind, 200 turns at
 a time; CPU time is that of Python's process, not of the database server; (c) LangChain's `create_agent` with two tools
