@@ -308,14 +308,23 @@ async def test_notes_and_saves_of_no_run_are_told_to_their_caller_alone(
         assert not saver.unsettled._by_thread
 
 
+async def being_saved(
+    saver: PetalSaver, monkeypatch: pytest.MonkeyPatch
+) -> tuple[RunnableConfig, asyncio.Task[None], threading.Event]:
+    """What a task wrote, on its way to the disk, which it reaches once the event is set; and where it belongs."""
+    first, loop, opened = empty_checkpoint(), object(), threading.Event()
+    await saver.aput(on(loop), first, {"source": "input", "step": -1}, {})
+    Commits(saver, monkeypatch).before = lambda save: opened.wait() if is_written(save) else None
+    config = on(loop, first["id"])
+    writes = asyncio.create_task(saver.aput_writes(config, WORDS, "task"))
+    await asyncio.sleep(0)
+    return config, writes, opened
+
+
 async def test_a_cancelled_save_is_no_failure(storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_checkpointer(storage) as saver:
-        first, loop, opened = empty_checkpoint(), object(), threading.Event()
-        await saver.aput(on(loop), first, {"source": "input", "step": -1}, {})
-        Commits(saver, monkeypatch).before = lambda save: opened.wait() if is_written(save) else None
-        writes = asyncio.create_task(saver.aput_writes(on(loop, first["id"]), WORDS, "task"))
-        await asyncio.sleep(0)
-        settled = asyncio.create_task(saver.unsettled.asettle(Namespace("t", ""), on(loop, first["id"])))
+        config, writes, opened = await being_saved(saver, monkeypatch)
+        settled = asyncio.create_task(saver.unsettled.asettle(Namespace("t", ""), config))
         await asyncio.sleep(0)
         writes.cancel()
         opened.set()
@@ -329,13 +338,9 @@ async def test_who_waits_for_a_save_may_be_cancelled(
     storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_checkpointer(storage) as saver:
-        first, loop, opened = empty_checkpoint(), object(), threading.Event()
-        await saver.aput(on(loop), first, {"source": "input", "step": -1}, {})
-        Commits(saver, monkeypatch).before = lambda save: opened.wait() if is_written(save) else None
-        writes = asyncio.create_task(saver.aput_writes(on(loop, first["id"]), WORDS, "task"))
-        await asyncio.sleep(0)
+        config, writes, opened = await being_saved(saver, monkeypatch)
         impatient, patient = (
-            asyncio.create_task(saver.unsettled.asettle(Namespace("t", ""), on(loop, first["id"]))) for _ in range(2)
+            asyncio.create_task(saver.unsettled.asettle(Namespace("t", ""), config)) for _ in range(2)
         )
         await asyncio.sleep(0)
         impatient.cancel()

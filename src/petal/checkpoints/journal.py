@@ -26,7 +26,7 @@ HANDOVER_SAVES = 24
 """After so many saves an event loop lets the writing thread go on. While the loop computes, that thread gets Python's
 lock only at the end of a switch interval, 5 ms: with a hundred agents at once, half of what saving took."""
 HANDOVER = 0.0001
-"""Seconds for which it does. Of less the thread makes nothing, and more holds up the loop."""
+"""Seconds for which it does. Twice as long, after 16 saves, took some 8 % of the turns of threads that compute."""
 LINGER = 0.001
 """Seconds. Behind what a task wrote mostly comes the checkpoint that holds it, which then shares its transaction."""
 

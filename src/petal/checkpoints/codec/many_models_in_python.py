@@ -26,7 +26,6 @@ _EMPTY_LIST: list[Any] = []
 _VERSION = 2
 """Of marshal: the last in which equal values of equal types give equal bytes, whoever else holds them."""
 
-
 Recipe = tuple[type[BaseModel], tuple[str, ...], bool, Mapping[int, frozenset[str]]]
 """A class, the names of its fields, whether it allows others, and the sets of fields that masks stand for."""
 
