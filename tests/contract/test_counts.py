@@ -149,6 +149,22 @@ def test_the_fiftieth_turn_writes_little(storage: CheckpointerConfig) -> None:
         assert RAW // 2 < store.bytes <= BYTES
 
 
+async def test_a_turn_is_two_transactions(storage: CheckpointerConfig) -> None:
+    """The input with START and its writes, before the node runs; then the node's writes with what they make."""
+    with counted(storage) as (saver, store):
+        assert await saver.aget_tuple({"configurable": {"thread_id": "nobody's"}}) is None
+        saver._engine.journal._linger = 60  # no machine is that slow
+
+        async def reply(state: MessagesState) -> dict[str, Any]:
+            assert [len(group) for group in store.groups] == [3]
+            return {"messages": [AIMessage("hi")]}
+
+        graph = StateGraph(MessagesState).add_node("reply", reply).add_edge(START, "reply").compile(checkpointer=saver)
+        config: RunnableConfig = {"configurable": {"thread_id": "chat"}}
+        await graph.ainvoke({"messages": [HumanMessage("hello")]}, config, durability="sync")
+        assert [len(group) for group in store.groups] == [3, 2]
+
+
 def test_the_fiftieth_turn_takes_few_statements(tmp_path: Path, statements: list[str]) -> None:
     storage = CheckpointerConfig(type="sqlite", config={"db_file": str(tmp_path / "counted.db")})
     with counted(storage) as (saver, _):

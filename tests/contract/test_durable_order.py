@@ -12,18 +12,21 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple, create_checkpoint, empty_checkpoint
+from langgraph.checkpoint.base import CheckpointMetadata, CheckpointTuple, create_checkpoint, empty_checkpoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
 from petal.checkpoints import open_checkpointer, order
 from petal.checkpoints.notes import EFFECT, aput_note
+from petal.checkpoints.order import TASK
+from petal.checkpoints.recall import Recall
 from petal.checkpoints.records import Save
-from petal.checkpoints.rows import RUNTIME, Namespace
+from petal.checkpoints.rows import FENCE, HEAD, RUNTIME, Namespace
 from petal.checkpoints.saver import PetalSaver
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
+from petal.errors import CheckpointConflictError, CheckpointerUnavailableError
 
 ON: RunnableConfig = {"configurable": {"thread_id": "t"}}
 WAYS = ["first", "left", "right", "last"]
@@ -269,6 +272,128 @@ def test_a_checkpoint_waits_for_writes_of_another_thread(
             put.result()
         with pytest.raises(FullError):
             written.result()
+
+
+INPUT: CheckpointMetadata = {"source": "input", "step": -1}
+LOOP: CheckpointMetadata = {"source": "loop", "step": 0}
+
+
+def is_input(save: Save) -> bool:
+    return save.checkpoint is not None and save.checkpoint.source == "input"
+
+
+async def put_either(saver: PetalSaver, face: str, *args: Any) -> RunnableConfig:
+    """By one of its two faces; the sync one on a thread, as LangGraph does."""
+    return await (saver.aput(*args) if face == "async" else asyncio.to_thread(saver.put, *args))
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("cache_bytes", [64 * 2**20, 0], ids=["at hand", "not at hand"])
+async def test_a_run_waits_for_its_input_with_its_first_step(
+    storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch, face: str, cache_bytes: int
+) -> None:
+    """LangGraph's loop waits for no save before that of START's step; the input is on disk no later than this."""
+    async with open_checkpointer(storage) as saver:
+        saver._recall = Recall(saver.rows, cache_bytes)
+        assert await saver.aget_tuple(ON) is None
+        commits, loop, opened = Commits(saver, monkeypatch), object(), threading.Event()
+        commits.before = lambda save: opened.wait() if is_input(save) else None
+        first = {**empty_checkpoint(), "channel_values": {"a": 1}, "channel_versions": {"a": 1}}
+        await put_either(saver, face, on(loop), first, INPUT, {"a": 1})
+        assert not commits.saves
+        second = create_checkpoint(first, {}, 0)
+        second["channel_values"] = {"a": 1}
+        put = asyncio.create_task(put_either(saver, face, on(loop, first["id"]), second, LOOP, {}))
+        await asyncio.sleep(0.05)
+        assert not put.done()
+        opened.set()
+        await put
+        assert [save.checkpoint.id for save in commits.saves if save.checkpoint] == [first["id"], second["id"]]
+        assert not saver.unsettled._by_thread
+        kept = await saver.aget_tuple(ON)
+        assert kept is not None
+        assert kept.parent_config is not None
+        assert kept.checkpoint["channel_values"] == {"a": 1}
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("when", ["before the next begins", "with the next"])
+async def test_behind_an_input_that_could_not_be_saved_nothing_is(
+    storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch, face: str, when: str
+) -> None:
+    async with open_checkpointer(storage) as saver:
+        assert await saver.aget_tuple(ON) is None
+        commits, loop, opened = Commits(saver, monkeypatch), object(), threading.Event()
+
+        def before(save: Save) -> None:
+            if is_input(save):
+                opened.wait()
+                raise FullError("no room")
+
+        commits.before = before
+        first = empty_checkpoint()
+        await put_either(saver, face, on(loop), first, INPUT, {})
+        if when == "before the next begins":
+            opened.set()
+            await asyncio.to_thread(saver._engine.journal.flush)
+        second = create_checkpoint(first, {}, 0)
+        put = asyncio.create_task(put_either(saver, face, on(loop, first["id"]), second, LOOP, {}))
+        await asyncio.sleep(0.05)
+        opened.set()
+        with pytest.raises(FullError):
+            await put
+        assert not commits.saves
+        assert await saver.aget_tuple(ON) is None
+        assert not saver.unsettled._by_thread
+
+
+async def test_an_input_behind_which_another_run_came_stops_the_run(storage: CheckpointerConfig) -> None:
+    async with open_checkpointer(storage) as saver:
+        old, loop = empty_checkpoint(), object()
+        head = create_checkpoint(old, {}, 0)
+        await saver.aput(await saver.aput(ON, old, LOOP, {}), head, LOOP, {})
+        first = create_checkpoint(old, {}, 1)
+        stale = on(loop, old["id"])
+        stale["configurable"][FENCE] = HEAD
+        await saver.aput(stale, first, INPUT, {})
+        second = create_checkpoint(first, {}, 2)
+        with pytest.raises(CheckpointConflictError):
+            await saver.aput(on(loop, first["id"]), second, LOOP, {})
+        kept = await saver.aget_tuple(ON)
+        assert kept is not None
+        assert kept.checkpoint["id"] == head["id"]
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+async def test_whoever_waits_for_an_input_has_it_on_disk(
+    storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch, face: str
+) -> None:
+    """A caller that is no run, and a node that changes the state of another thread."""
+    async with open_checkpointer(storage) as saver:
+        assert await saver.aget_tuple(ON) is None
+        commits = Commits(saver, monkeypatch)
+        commits.before = lambda save: time.sleep(0.02)
+        within = on(object(), thread_id="other")
+        within["configurable"][TASK] = "a task of this run"
+        for number, config in enumerate((ON, within), 1):
+            await put_either(saver, face, config, empty_checkpoint(), INPUT, {})
+            assert len(commits.saves) == number
+
+
+async def test_an_input_of_a_saver_that_was_not_opened_yet_is_waited_for(storage: CheckpointerConfig) -> None:
+    async with open_checkpointer(storage) as saver:
+        first = empty_checkpoint()
+        await saver.aput(on(object()), first, INPUT, {})
+        assert not saver.unsettled._by_thread
+        assert await saver.aget_tuple(ON) is not None
+
+
+async def test_a_closed_saver_takes_no_input(storage: CheckpointerConfig) -> None:
+    async with open_checkpointer(storage) as saver:
+        assert await saver.aget_tuple(ON) is None
+    with pytest.raises(CheckpointerUnavailableError, match="closed"):
+        await saver.aput(on(object()), empty_checkpoint(), INPUT, {})
+    assert not saver.unsettled._by_thread
 
 
 def test_only_the_run_whose_writes_failed_hears_of_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypedDict
@@ -18,6 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 import petal
+from petal.checkpoints import open_checkpointer
 from petal.checkpoints.notes import EFFECT, notes
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -623,6 +625,31 @@ def test_the_functional_api(saver: BaseCheckpointSaver[Any], world: World) -> No
     shop.invoke(Command(resume="a"), CONFIG)
     assert shop.invoke(Command(resume="b"), CONFIG) == ["mail 0 #1", "charge 1 #2 a", "charge 2 #3 b"]
     assert len(world.acts) == 3
+
+
+def test_an_effect_waits_for_an_input_that_could_not_be_saved(
+    storage: CheckpointerConfig, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of LangGraph's functional API runs right behind its input, for which nobody has waited yet."""
+    ran = []
+
+    def full(saves: Any) -> None:
+        assert saves[0].is_ahead
+        time.sleep(0.05)
+        raise OSError("no room")
+
+    with open_checkpointer(storage) as saver:
+
+        @entrypoint(checkpointer=saver)
+        def shop(amount: int) -> str:
+            ran.append(amount)
+            return petal.step("charge", world.act, "charge", amount)
+
+        assert saver.get_tuple(CONFIG) is None
+        monkeypatch.setattr(saver._engine.store, "commit", full)
+        with pytest.raises(OSError, match="no room"):
+            shop.invoke(1, CONFIG, durability="sync")
+    assert (ran, world.acts) == ([1], [])
 
 
 @in_memory

@@ -75,6 +75,30 @@ async def test_what_is_at_hand_takes_no_worker_of_its_own(saver: PetalSaver, wor
     assert workers == []
 
 
+async def test_what_a_caller_keeps_of_a_turn_is_its_own(saver: PetalSaver) -> None:
+    """Whether it changes that, or drops it; and two loads at once share nothing."""
+    graph = chat(saver)
+    first = [HumanMessage(f"{number}", additional_kwargs={"k": [number]}) for number in range(100)]
+    expected = [f"{number}" for number in range(100)]
+    await graph.ainvoke({"messages": first}, on("t"), durability="sync")
+    del first
+    for number in range(5):
+        result = await graph.ainvoke({"messages": [HumanMessage(f"turn {number}")]}, on("t"), durability="sync")
+        expected = [*expected, "answer", f"turn {number}"]
+        kept, inner = result["messages"][number], result["messages"][50 + number].additional_kwargs["k"]
+        dropped = result["messages"][20 + number]
+        dropped.content = "changed"
+        del result, dropped
+        loads = [await saver.aget_tuple(on("t")) for _ in range(2)]
+        kept.content = "changed too"
+        inner.append("changed")
+        one, other = ([*found.checkpoint["channel_values"]["messages"]] for found in loads if found)
+        assert [message.text for message in one] == [message.text for message in other] == [*expected, "answer"]
+        assert [message.additional_kwargs for message in one[:100]] == [{"k": [n]} for n in range(100)]
+        assert not {*map(id, one), id(kept)} & {*map(id, other)}
+        del one, other, loads
+
+
 async def test_what_is_large_is_made_by_a_worker(saver: PetalSaver, workers: list[str]) -> None:
     await say(chat(saver), "x" * 300_000)
     workers.clear()

@@ -376,6 +376,17 @@ def test_writes_wait_for_what_comes_behind_them(store: GatedStore, behind: Save)
     journal.close()
 
 
+def test_an_input_waits_for_the_first_step(store: GatedStore) -> None:
+    """Also with what START wrote in between, which alone would be waited for too."""
+    journal = Journal(store, linger=60)
+    ahead = save("1")
+    ahead.is_ahead = True
+    for future in [journal.submit(ahead), journal.submit(written("1")), journal.submit(save("2"))]:
+        future.result(30)
+    assert store.groups == [["1", "writes of 1", "2"]]
+    journal.close()
+
+
 def test_writes_wait_for_nothing_once_it_closes(store: GatedStore) -> None:
     journal = Journal(store, linger=60)
     future = journal.submit(written("1"))

@@ -8,8 +8,9 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
@@ -147,6 +148,88 @@ def test_what_is_made_again_shares_nothing() -> None:
         change(first)
     assert second == CODEC.decode_items(items, "", seen) == messages()
     assert second[1].__pydantic_fields_set__ == messages()[1].__pydantic_fields_set__
+
+
+def used_again(change: Callable[[list[Any]], object] = lambda used: None) -> tuple[list[int], list[int], list[Any]]:
+    """Ids of values that were given up, after a change of them, and of those that were then loaded; and these."""
+    items, seen = kept(messages())
+    used = CODEC.decode_items(items, "", seen)
+    held = change(used)
+    before = [id(value) for value in used]
+    loaded = CODEC.decode_items(items, "", seen, used)
+    assert shown(loaded) == shown(messages())
+    del held
+    return before, [id(value) for value in loaded], loaded
+
+
+def test_what_nobody_holds_any_more_is_used_again(implementation: ModuleType) -> None:
+    before, after, _ = used_again()
+    assert (before == after) == (implementation is many_models)
+
+
+HOLDING: dict[str, Callable[[list[Any]], object]] = {
+    "the message": lambda used: used[2],
+    "its fields": lambda used: vars(used[2]),
+    "the names of its fields": lambda used: used[2].__pydantic_fields_set__,
+    "its extra": lambda used: used[2].__pydantic_extra__,
+    "an empty dict": lambda used: used[2].additional_kwargs,
+    "a list": lambda used: used[2].tool_calls,
+    "a dict in a list": lambda used: used[2].tool_calls[0]["args"],
+    "a list in that": lambda used: used[2].tool_calls[0]["args"]["y"],
+    "a block": lambda used: used[2].content[0],
+    "a weak reference": lambda used: weakref.ref(used[2]),
+    "a weak reference to the names": lambda used: weakref.ref(used[2].__pydantic_fields_set__),
+    "another message": lambda used: setattr(used[3], "artifact", used[2]),
+}
+
+
+@pytest.mark.parametrize("hold", HOLDING.values(), ids=HOLDING)
+def test_what_somebody_holds_is_made_anew(hold: Callable[[list[Any]], object], implementation: ModuleType) -> None:
+    before, after, _ = used_again(hold)
+    assert before[2] != after[2]
+    if implementation is many_models:
+        assert before[:2] == after[:2]
+
+
+@pytest.mark.parametrize("change", list(CHANGES.values())[:14], ids=list(CHANGES)[:14])
+def test_what_was_changed_is_made_anew(change: Callable[[list[Any]], Any]) -> None:
+    """By somebody who holds it no more."""
+    before, after, _ = used_again(change)
+    assert before != after
+
+
+def test_one_value_in_two_places_is_made_twice() -> None:
+    both = [HumanMessage("x")] * 2
+    items, seen = kept(both)
+    used = CODEC.decode_items(items, "", seen)
+    used[1] = used[0]
+    one, other = CODEC.decode_items(items, "", seen, used)
+    assert one == other == both[0]
+    assert one is not other
+
+
+@pytest.mark.parametrize("tuples", [((1, 2),), ((1, []),)], ids=["of atoms", "of more"])
+def test_a_tuple_that_others_hold_may_hold_no_more_than_atoms(tuples: Any, implementation: ModuleType) -> None:
+    items, seen = kept([Counted(kept=tuples)])
+    used = CODEC.decode_items(items, "", seen)
+    inner, before = used[0].kept[0], id(used[0])
+    (again,) = CODEC.decode_items(items, "", seen, used)
+    assert (id(again) == before) == (implementation is many_models and inner == (1, 2))
+    assert again.kept == tuples
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 6])
+def test_more_or_fewer_used_ones_than_looks_are_fine(length: int) -> None:
+    items, seen = kept(messages())
+    used = [*CODEC.decode_items(items, "", seen), "text", None][:length]
+    assert shown(CODEC.decode_items(items, "", seen, used)) == shown(messages())
+
+
+def test_used_ones_of_another_order_or_class_are_made_anew() -> None:
+    items, seen = kept(messages())
+    used = CODEC.decode_items(items, "", seen)[::-1]
+    assert shown(CODEC.decode_items(items, "", seen, used)) == shown(messages())
+    assert shown(Codec(Allowlist()).decode_items(items, "", seen, used)) == shown(messages())
 
 
 def test_models_among_other_values_keep_their_bytes() -> None:
@@ -311,6 +394,52 @@ def shown(values: list[Any]) -> Any:
     return [
         (type(value), repr(value.__dict__), value.__pydantic_fields_set__, value.__pydantic_extra__) for value in values
     ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=VALUES, data=st.data())
+def test_what_is_used_again_is_as_it_was_and_nobody_elses(values: list[Any], data: st.DataObject) -> None:
+    """Whatever of it others hold, and change at once or later."""
+    items, seen = kept(values)
+    used = CODEC.decode_items(items, "", seen)
+    held = [part for part in parts_of(used) if data.draw(st.booleans())]
+    changed = [data.draw(st.booleans()) for _ in held]
+    for part, now in zip(held, changed, strict=True):
+        if now:
+            change_part(part)
+    loaded = CODEC.decode_items(items, "", seen, used)
+    assert shown(loaded) == shown(CODEC.decode_items(items))
+    for part in held:
+        change_part(part)
+    assert shown(loaded) == shown(CODEC.decode_items(items))
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """All in it that can be changed in place."""
+    if isinstance(value, BaseModel):
+        yield value
+        yield value.__pydantic_fields_set__
+        yield from parts_of(value.__dict__)
+    elif isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from parts_of(item)
+    elif isinstance(value, list):
+        yield value
+        for item in value:
+            yield from parts_of(item)
+
+
+def change_part(part: Any) -> None:
+    match part:
+        case BaseModel():
+            part.__dict__["changed"] = True
+        case set():
+            part.add("changed")
+        case dict():
+            part["changed"] = True
+        case list():
+            part.append("changed")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

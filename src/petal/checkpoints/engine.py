@@ -44,6 +44,11 @@ class Engine:
         self._heads = Gathering(store.heads, self._workers)
         self._forgotten = weakref.finalize(self, _forget, store, self.journal, self._workers, self._opened)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the store can be used without being opened first."""
+        return self._state == "open"
+
     def read(self, ask: Callable[[Reader], T]) -> T:
         """What `ask` reads, from one consistent view."""
         self._open()
@@ -96,6 +101,11 @@ class Engine:
         """Write rows; they are durable when this returns."""
         self._open()
         self.journal.submit(save).result()
+
+    def begin_save(self, save: Save) -> Future[None]:
+        """As `save`; they are durable when the answer comes."""
+        self._open()
+        return self.journal.begin(save)
 
     def asave(self, save: Save) -> Awaitable[None]:
         """As `save`. It is completed even if the caller is cancelled."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from threading import Condition, Lock, get_ident
 from time import sleep
 from typing import Any, TypeVar
@@ -28,7 +29,8 @@ lock only at the end of a switch interval, 5 ms: with a hundred agents at once, 
 HANDOVER = 0.0001
 """Seconds for which it does. Twice as long, after 16 saves, took some 8 % of the turns of threads that compute."""
 LINGER = 0.001
-"""Seconds. Behind what a task wrote mostly comes the checkpoint that holds it, which then shares its transaction."""
+"""Seconds. Behind what a task wrote mostly comes the checkpoint that holds it, and behind a run's input its first step,
+which then shares its transaction."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +58,7 @@ class Journal:
         seal: What is done to the saves of one transaction before, all or none, on the journal's thread. Threads that
             encode are not held up by it, and a group is compressed at once.
         limit: Bytes of saves that may wait before a sync caller has to.
-        linger: Seconds that a lone set of writes waits for company.
+        linger: Seconds that saves wait behind which another one mostly comes.
 
     Attributes:
         commits: Transactions that were written.
@@ -195,9 +197,9 @@ class Journal:
             if not self._queue:
                 self._busy = False
                 return []
-            if len(self._queue) == 1 and _is_writes(self._queue[0].work):
+            if self._is_followed():
                 self._lingers = True
-                self._state.wait_for(lambda: len(self._queue) > 1 or self._closed, self._linger)
+                self._state.wait_for(lambda: self._closed or not self._is_followed(), self._linger)
                 self._lingers = False
             group = [self._queue.popleft()]
             if isinstance(group[0].work, Save):
@@ -207,6 +209,13 @@ class Journal:
                         break
                     group.append(self._queue.popleft())
             return group
+
+    def _is_followed(self) -> bool:
+        """Whether more mostly comes behind what is queued: what a task wrote, or an input, with or without START's."""
+        first, *others = [entry.work for entry in islice(self._queue, 3)]
+        if not others:
+            return _is_writes(first) or _is_ahead(first)
+        return len(others) == 1 and _is_ahead(first) and _is_writes(others[0])
 
     def _save(self, group: Sequence[_Entry], *, sealed: bool = False) -> None:
         saves = [entry.work for entry in group if isinstance(entry.work, Save)]
@@ -253,6 +262,10 @@ def _hand_over() -> None:
 
 def _is_writes(work: object) -> bool:
     return isinstance(work, Save) and work.checkpoint is None and work.turn is None
+
+
+def _is_ahead(work: object) -> bool:
+    return isinstance(work, Save) and work.is_ahead
 
 
 def _answer(group: Sequence[_Entry]) -> None:

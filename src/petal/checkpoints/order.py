@@ -1,34 +1,37 @@
-"""Durable order: nothing is built on what a task wrote before that is on disk."""
+"""Durable order: no step begins before all that it is built on is on disk."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from threading import Lock
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import get_checkpoint_id
 
-from petal.checkpoints.leases import LEASE
+from petal.checkpoints.leases import LEASE, Conflicts
 from petal.checkpoints.notes import key_of
 from petal.checkpoints.rows import RUNTIME, Namespace
 
+TASK = "__pregel_task_id"
+"""In `configurable` wherever a task runs, be it a graph within a graph."""
 REMEMBERED = 64
 """Failures that are kept until their run asks for them, which one that ended for another reason never does."""
 
 
 @dataclass(slots=True, eq=False)
 class _Write:
-    """What a task wrote, while the block saves it."""
+    """What is saved in the background: what a task wrote, while the block does that, or the input of a run."""
 
     of: Unsettled
     place: Namespace
     checkpoint_id: str | None
     loop: object
     lease: str | None
+    is_checkpoint: bool = False
     is_over: bool = False
     error: Exception | None = None
     over: Future[None] | None = None
@@ -48,10 +51,20 @@ class _Write:
         self.of._ended(self, error if isinstance(error, Exception) else None)
 
 
-class Unsettled:
-    """What tasks wrote that is not on disk: it is on its way there, or could not be saved.
+def goes_ahead(config: RunnableConfig) -> bool:
+    """Whether this is LangGraph's loop around a whole graph, which does not wait for the save of its input.
 
-    LangGraph saves it in the background, and looks only at the end of the run whether that went well.
+    Within a task, a node may change the state of a thread, and waits for that.
+    """
+    configurable = config["configurable"]
+    return RUNTIME in configurable and TASK not in configurable
+
+
+class Unsettled:
+    """What tasks wrote, and inputs, that are not on disk: on their way there, or they could not be saved.
+
+    LangGraph saves what tasks wrote in the background, and looks only at the end of the run whether that went well. The
+    checkpoint of an input it does not wait for either before the step behind it, START, which runs no node.
     """
 
     def __init__(self) -> None:
@@ -67,13 +80,36 @@ class Unsettled:
             return nullcontext()
         return _Write(self, place, get_checkpoint_id(config), loop, configurable.get(LEASE))
 
+    def ahead(
+        self, place: Namespace, config: RunnableConfig, id: str, saving: Future[None], then: Callable[[], None]
+    ) -> None:
+        """Keeps in mind that a run's checkpoint is being saved which nobody waits for before the next one is saved.
+
+        Args:
+            place: Where it goes.
+            config: What LangGraph's loop saves it with.
+            id: The checkpoint's.
+            saving: Answered when it is on disk, or could not be saved.
+            then: What to do when it is on disk.
+        """
+        configurable = config["configurable"]
+        write = _Write(self, place, id, configurable[RUNTIME], configurable.get(LEASE), is_checkpoint=True)
+        self._begun(write)
+
+        def over(saving: Future[None]) -> None:
+            with suppress(Exception), write, Conflicts(place.thread_id):  # the write keeps what went wrong
+                saving.result()
+                then()
+
+        saving.add_done_callback(over)
+
     def check(self, place: Namespace, config: RunnableConfig) -> None:
-        """Raises what went wrong with the writes on the checkpoint that a run's config names, if anything did."""
+        """Raises what went wrong with what a run saved on the checkpoint that its config names, if anything did."""
         if writes := self._on(place, config):
             self._check(writes)
 
     def settle(self, place: Namespace, config: RunnableConfig) -> None:
-        """Waits until the writes on the checkpoint that a run's config names are on disk; else raises as `check`."""
+        """Waits until that checkpoint, and what was written on it, is on disk; else raises as `check`."""
         if writes := self._on(place, config):
             wait(self._under_way(writes))
             self._check(writes)
@@ -82,6 +118,15 @@ class Unsettled:
         """As `settle`."""
         if writes := self._on(place, config):
             await self._asettle(writes)
+
+    def has(self, place: Namespace, id: str) -> bool:
+        """Whether a checkpoint that a run went ahead of is on disk by now; raises what kept it from that."""
+        for write in self._of(place):
+            if write.is_checkpoint and (write.place, write.checkpoint_id) == (place, id):
+                if write.error is not None:
+                    raise write.error
+                return False
+        return True
 
     async def asettle_all(self, config: RunnableConfig) -> None:
         """As `asettle`, for all writes of the run that has the thread's lease."""

@@ -136,8 +136,7 @@ class Save:
     now: str = ""
     """ISO 8601 UTC time of the save."""
     leans: str | None = None
-    """Where it holds only what its parent's values lack: the name of that save of the parent, without which it must not
-    be written."""
+    """The name of that save of the parent which it was made to follow: without it, it must not be written."""
     told: str = ""
     """What the status is told of: of two, the one with the greater text counts, whichever is written first. It is the
     checkpoint's id, and that with a + for what its tasks wrote, which LangGraph may save before the checkpoint."""
@@ -148,6 +147,8 @@ class Save:
     """The claim without which it must not be written: that of its run, which must have the thread."""
     turn: Turn | None = None
     """What it changes of who has which thread; such a save has no rows."""
+    is_ahead: bool = False
+    """Whether it is a graph's input, behind which its first step is saved at once."""
 
     @property
     def size(self) -> int:

@@ -135,7 +135,6 @@ class Rows:
             made[channel], data = stored(name, parts, base)
             spots[channel] = spot = made[channel].spot
             rows.append(ValueRow(place.thread_id, place.ns, channel, spot.root, spot.row, data))
-        leans = parent.name if any(spot.root != name for spot in spots.values()) else None
         unfinished, configurable = _is_unfinished(checkpoint["channel_values"]), config["configurable"]
         told = self._metadata(config, metadata)
         row = CheckpointRow(
@@ -153,8 +152,9 @@ class Rows:
         )
         left = bool(configurable.get(INPUT_LEFT))
         status: Status | None = None if place.ns else _status(unfinished=unfinished or left)
-        fenced, lease = not place.ns and _is_fenced(configurable), configurable.get(LEASE)
-        save = Save(row, rows, status=status, now=_now(), leans=leans, told=id, fenced=fenced, lease=lease)
+        lease = configurable.get(LEASE)
+        save = Save(row, rows, status=status, now=_now(), leans=parent.name or None, told=id, lease=lease)
+        save.fenced, save.is_ahead = not place.ns and _is_fenced(configurable), row.source == "input"
         return Saved(save, Outline(id, name, spots, dict(versions)), made)
 
     def writes(

@@ -26,7 +26,7 @@ from petal.checkpoints.engine import Engine
 from petal.checkpoints.leases import LEASE, Conflicts, Leases
 from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.names import hexadecimal
-from petal.checkpoints.order import Unsettled
+from petal.checkpoints.order import Unsettled, goes_ahead
 from petal.checkpoints.pruning import Upkeep
 from petal.checkpoints.recall import LIGHT, Found, Recall
 from petal.checkpoints.records import (
@@ -190,22 +190,29 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Saves a checkpoint; it is durable when this returns.
 
+        That of a graph's input, where LangGraph's loop saves it, is when the next one is: the loop does not wait for it
+        before either.
+
         Raises:
             CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
-            Exception: What went wrong when the run saved what its tasks wrote on the way here.
+            Exception: What went wrong when the run saved its input, or what its tasks wrote, on the way here.
         """
         place, parent = Namespace.of(config), get_checkpoint_id(config)
         self.unsettled.check(place, config)
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
+            self.unsettled.settle(place, config)
             known = self._engine.read(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
         made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        with Conflicts(place.thread_id):
-            try:
-                self._engine.save(made.save)
-            except OrphanedSave:
-                made = self._saved_anew(place, config, checkpoint, metadata, new_versions)
-        self.unsettled.settle(place, config)
+        if not self._goes_ahead(place, config, made):
+            with Conflicts(place.thread_id):
+                try:
+                    self._engine.save(made.save)
+                except OrphanedSave:
+                    self.unsettled.settle(place, config)
+                    made = self._saved_anew(place, config, checkpoint, metadata, new_versions)
+            self.unsettled.settle(place, config)
+            self._has_saved(made.save)
         return self._remembered(place, made)
 
     async def aput(
@@ -220,15 +227,19 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         self.unsettled.check(place, config)
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
+            await self.unsettled.asettle(place, config)
             known = await self._engine.aread(partial(self._recall.looked_up, place, parent, checkpoint, new_versions))
         made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
-        with Conflicts(place.thread_id):
-            try:
-                await self._engine.asave(made.save)
-            except OrphanedSave:
-                anew = partial(self._saved_anew, place, config, checkpoint, metadata, new_versions)
-                made = await self._engine.later(anew)
-        await self.unsettled.asettle(place, config)
+        if not self._goes_ahead(place, config, made):
+            with Conflicts(place.thread_id):
+                try:
+                    await self._engine.asave(made.save)
+                except OrphanedSave:
+                    await self.unsettled.asettle(place, config)
+                    anew = partial(self._saved_anew, place, config, checkpoint, metadata, new_versions)
+                    made = await self._engine.later(anew)
+            await self.unsettled.asettle(place, config)
+            self._has_saved(made.save)
         return self._remembered(place, made)
 
     def put_writes(
@@ -284,6 +295,20 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         save = self._rows.writes(place, id, writes, task_id, task_path, config["configurable"].get(LEASE))
         return undoing.with_note(save, self.leases.of(config), self._rows, place, id)
 
+    def _goes_ahead(self, place: Namespace, config: RunnableConfig, made: Saved) -> bool:
+        """Whether this is the input of a run that does not wait for it; then saving it has begun."""
+        save = made.save
+        if not (save.is_ahead and goes_ahead(config) and self._engine.is_open):
+            return False
+        saving = self._engine.begin_save(save)
+        self.unsettled.ahead(place, config, made.outline.id, saving, partial(self._has_saved, save))
+        return True
+
+    def _has_saved(self, save: Save) -> None:
+        """Take note that a checkpoint is on disk."""
+        if save.lease is not None and save.checkpoint is not None and not save.checkpoint.ns:
+            self.leases.has_saved(save.lease)
+
     def _saved_anew(
         self,
         place: Namespace,
@@ -319,8 +344,6 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
                 )
                 made.versions[channel] = replace(version, alone=())
         self._recall.remember(place, made.outline, made.versions)
-        if made.save.lease is not None and not place.ns:
-            self.leases.has_saved(made.save.lease)
         if self._upkeep is not None:
             self._upkeep.saved()
         return place.config(made.outline.id)

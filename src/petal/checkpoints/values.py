@@ -22,6 +22,10 @@ ROW_WORTH: Final = 512
 """Bytes of a value that are worth one more row of its chain."""
 BUNDLED: Final = 32
 """So many rows of a chain that lie alone become one. A thousand rows take 20 ms to read, the same in 32 bundles 3."""
+MANY: Final = 64
+"""Items of a list of which it is worth while to keep the values for the next one who loads them."""
+USED_WEIGHT: Final = 850
+"""Bytes that a message takes in memory beside what it says, roughly."""
 SMALL: Final = 16 * 1024
 """Bytes of a row; a larger one takes so long anyway that it may lie alone."""
 BUNDLE_MARK: Final = "+"
@@ -52,7 +56,13 @@ class ValueCodec(Protocol):
         """The bytes of each value of a list, and how each looks, if that helps with the next such list."""
         ...
 
-    def decode_items(self, items: tuple[bytes, ...], where: str = "", looks: tuple[Look | None, ...] = ()) -> list[Any]:
+    def decode_items(
+        self,
+        items: tuple[bytes, ...],
+        where: str = "",
+        looks: tuple[Look | None, ...] = (),
+        used: list[Any] | None = None,
+    ) -> list[Any]:
         """The values of a list."""
         ...
 
@@ -77,6 +87,9 @@ class Items:
     size: int
     looks: tuple[Look | None, ...] = field(default=(), compare=False)
     """How the items looked when they were encoded in this process; empty where they were not."""
+    used: list[list[Any]] = field(default_factory=list, compare=False)
+    """The values that looked so, for the one that takes them out of here: it may use those again which are as they were
+    and which nobody else holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,8 @@ def split(value: Any, codec: ValueCodec, where: str, base: Version | None = None
             items, looks = codec.encode_items(value, where, base.parts.items, base.parts.looks)
         else:
             items, looks = codec.encode_items(value, where)
-        return Items(items, sum(map(len, items)), looks)
+        used = [value.copy()] if looks and len(items) >= MANY else []
+        return Items(items, sum(map(len, items)), looks, used)
     if type(value) is dict:
         entries = {encode(key, where): encode(item, where) for key, item in value.items()}
         return Entries(entries, sum(map(len, entries)) + sum(map(len, entries.values())))
@@ -162,11 +176,19 @@ def join(parts: Parts, codec: ValueCodec, where: str) -> Any:
         case Whole():
             return decode(parts.data, where)
         case Items():
-            return codec.decode_items(parts.items, where, parts.looks)
+            return codec.decode_items(parts.items, where, parts.looks, _taken(parts.used))
         case Entries():
             return {decode(key, where): decode(item, where) for key, item in parts.entries.items()}
         case _:
             assert_never(parts)
+
+
+def _taken(used: list[list[Any]]) -> list[Any] | None:
+    """What nobody else can take any more."""
+    try:
+        return used.pop()
+    except IndexError:
+        return None
 
 
 def stored(name: str, parts: Parts, base: Version | None) -> tuple[Version, bytes]:
@@ -259,7 +281,8 @@ def weight(version: Version) -> int:
         case Items(items=items, looks=looks):
             objects = len(items)
             if looks:
-                return 2 * version.parts.size + (50 + LOOK_WEIGHT) * objects
+                each = 50 + LOOK_WEIGHT + (USED_WEIGHT if objects >= MANY else 0)
+                return 2 * version.parts.size + each * objects
         case Entries(entries=entries):
             objects = 2 * len(entries)
         case _:
@@ -307,7 +330,7 @@ def _spliced(base: str, old: tuple[bytes, ...], parts: Items) -> tuple[bytes, Pa
     if sum(map(len, items)) > parts.size // 2:
         return None
     data = ormsgpack.packb([_SPLICE, base, keep, len(old) - keep - tail, items])
-    return data, Items(old[:keep] + items + old[len(old) - tail :], parts.size, parts.looks)
+    return data, Items(old[:keep] + items + old[len(old) - tail :], parts.size, parts.looks, parts.used)
 
 
 def _updated(base: str, old: Mapping[bytes, bytes], parts: Entries) -> tuple[bytes, Parts] | None:

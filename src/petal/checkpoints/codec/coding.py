@@ -159,21 +159,30 @@ class Codec:
                 seen.append(look(value) if type(value) in models else None)
         return tuple(items), tuple(seen) if any(seen) else ()
 
-    def decode_items(self, items: tuple[bytes, ...], where: str = "", looks: tuple[Look | None, ...] = ()) -> list[Any]:
+    def decode_items(
+        self,
+        items: tuple[bytes, ...],
+        where: str = "",
+        looks: tuple[Look | None, ...] = (),
+        used: list[Any] | None = None,
+    ) -> list[Any]:
         """The values of a list's items.
 
         Args:
             items: The bytes of each.
             where: As in `decode`.
             looks: What `encode_items` gave with them; it saves most of the time.
+            used: The values of which it gave these, in a list that nobody else has. Those that are still as they were
+                and that nobody holds any more need not be made.
 
         Raises:
             CheckpointCorruptionError: As in `decode`.
         """
         values: list[Any] = []
+        used = [] if used is None else used
         with _collector_at_rest(len(items)):
             while True:
-                values += again(looks, len(values), self._model_classes)
+                values += again(looks, len(values), self._model_classes, used)
                 values += read(items, len(values), MODEL, self._recipes)
                 if len(values) == len(items):
                     return values

@@ -23,5 +23,5 @@ else:
 __all__ = ["IN_C", "WEIGHT", "Look", "Recipe", "again", "look", "read", "unchanged"]
 
 IN_C = Look.__module__.endswith("._many_models")
-WEIGHT = 550 if IN_C else 750
+WEIGHT = 170 if IN_C else 750
 """Bytes that a look takes in memory beside what the model holds, roughly."""

@@ -94,10 +94,17 @@ def unchanged(models: list[Any], looks: tuple[Look | None, ...], classes: Set[ty
     return bytes(_compared(models, looks, classes))
 
 
-def again(looks: tuple[Look | None, ...], start: int, classes: Set[type]) -> list[Any]:
+def again(looks: tuple[Look | None, ...], start: int, classes: Set[type], used: list[Any]) -> list[Any]:
     """Models of looks, from a position up to the first that is of none of some classes.
 
     They share nothing that can be changed.
+
+    Args:
+        looks: How the models of a list looked.
+        start: Where to begin among them.
+        classes: The classes.
+        used: The models that looked so, in a list that nobody else has; empty where they are not at hand. In C, those
+            are taken that are still as they looked and that nobody holds any more. Here all are made anew.
     """
     known = takewhile(lambda look: look is not None and look.state[0] in classes, islice(looks, start, None))
     return [_made(look) for look in known if look is not None]

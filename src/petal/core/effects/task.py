@@ -17,6 +17,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import interrupt
 
 from petal.checkpoints.notes import EFFECT, Note, anotes_at, aput_note, notes_at, put_note
+from petal.checkpoints.rows import Namespace
+from petal.checkpoints.saver import PetalSaver
 from petal.core.effects.records import Effect, Identity, Kind, digest, effects
 from petal.core.versions import VersionedSaver
 
@@ -213,15 +215,18 @@ class Task:
     def _is_settled(self) -> bool:
         """Whether the checkpoint is on disk, or will not be; raises what kept it from that.
 
-        Under the durability "async" a step may begin before its checkpoint is saved.
+        Under the durability "async" a step may begin before its checkpoint is saved, and one behind an input always.
         """
         loop = getattr((getattr(self._call, "keywords", None) or {}).get("schedule_task"), "__self__", None)
         saving = getattr(loop, "_put_checkpoint_fut", None)
-        if saving is None:
-            return True
-        if saving.done() and not saving.cancelled() and (error := saving.exception()) is not None:
-            raise error
-        return bool(saving.done())
+        if saving is not None:
+            if not saving.done():
+                return False
+            if not saving.cancelled() and (error := saving.exception()) is not None:
+                raise error
+        return not isinstance(self.saver, PetalSaver) or self.saver.unsettled.has(
+            Namespace(self.thread_id, self.ns), self.checkpoint_id
+        )
 
     def _take_in(self, book: Book, found: list[Note] | None) -> None:
         if book.effects is None:

@@ -10,6 +10,7 @@ data of the simplest form is left to the codec, and so are all errors.
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Deeper than any message is; a list that contains itself ends here too. */
@@ -21,6 +22,7 @@ extern PyTypeObject LookType;
 
 #define SLOT(model, offset) (*(PyObject **)((char *)(model) + (offset)))
 
+int prepare_looks(void); /* before the first one; -1 with an error */
 PyObject *made_of(PyTypeObject *cls, PyObject *fields, PyObject *names, int has_extra);
 
 PyObject *look(PyObject *module, PyObject *model);

@@ -48,7 +48,8 @@ static PyMethodDef functions[] = {
     {"unchanged", (PyCFunction)(void (*)(void))unchanged, METH_FASTCALL,
      PyDoc_STR("For each model that there is a look for: 1 if it is of some class and as it was, in values and types, else 0.")},
     {"again", (PyCFunction)(void (*)(void))again, METH_FASTCALL,
-     PyDoc_STR("Models of looks, up to the first that is of none of some classes; they share nothing that can be changed.")},
+     PyDoc_STR("Models of looks, up to the first that is of none of some classes; they share nothing that can be changed. "
+               "Of a list that nobody else has, those that nobody else holds and that are as they were are taken.")},
     {"read", (PyCFunction)(void (*)(void))read_items, METH_FASTCALL,
      PyDoc_STR("The models of items up to the first that is to be read by the codec.")},
     {NULL, NULL, 0, NULL},
@@ -76,7 +77,7 @@ PyInit__many_models(void)
     fields_set_at = offset_of("__pydantic_fields_set__");
     extra_at = fields_set_at < 0 ? -1 : offset_of("__pydantic_extra__");
     private_at = extra_at < 0 ? -1 : offset_of("__pydantic_private__");
-    if (private_at < 0 || PyType_Ready(&LookType) < 0)
+    if (private_at < 0 || prepare_looks() < 0)
         return NULL;
     module = PyModule_Create(&definition);
     if (module != NULL && PyModule_AddObjectRef(module, "Look", (PyObject *)&LookType) < 0)
