@@ -25,8 +25,9 @@ asynchronous face with `durability="sync"`: a step begins when the one before is
 - **The floor** is a saver that keeps the Python objects it is given, so it shows what LangGraph itself takes. In (d)
   each process has one of its own.
 - **The least** is the floor with a row of 400 bytes on disk before each save returns: one thread writes those of all
-  callers in one transaction, and wakes them. It encodes nothing and reads nothing back, so it shows what the promise
-  itself costs in Python, whatever else a saver does.
+  callers in one transaction, and wakes them. It lets that thread go on in time, and waits for an input with the first
+  step, as Petal does; it encodes nothing and reads nothing back. So it shows what the promise itself costs in Python,
+  whatever else a saver does.
 - **LangGraph's** savers are as its documentation sets them up, PostgreSQL over a pool of 10 connections.
 - **Petal's** are as they are by default: SQLite forces each transaction to the disk, as LangGraph's does.
   PostgreSQL runs on the same machine with `fsync` and `synchronous_commit` on, and clears away dead rows each second
