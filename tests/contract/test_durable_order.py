@@ -42,6 +42,10 @@ class FullError(Exception):
     """A fault on purpose: the storage has no room."""
 
 
+class StoppedError(BaseException):
+    """A fault on purpose of the kind that no `except Exception` catches."""
+
+
 class Commits:
     """What a store was given to write, which the test may slow down or have fail."""
 
@@ -318,8 +322,9 @@ async def test_a_run_waits_for_its_input_with_its_first_step(
 
 @pytest.mark.parametrize("face", ["sync", "async"])
 @pytest.mark.parametrize("when", ["before the next begins", "with the next"])
+@pytest.mark.parametrize("fault", [FullError, StoppedError])
 async def test_behind_an_input_that_could_not_be_saved_nothing_is(
-    storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch, face: str, when: str
+    storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch, face: str, when: str, fault: type[BaseException]
 ) -> None:
     async with open_checkpointer(storage) as saver:
         assert await saver.aget_tuple(ON) is None
@@ -328,7 +333,7 @@ async def test_behind_an_input_that_could_not_be_saved_nothing_is(
         def before(save: Save) -> None:
             if is_input(save):
                 opened.wait()
-                raise FullError("no room")
+                raise fault("no room")
 
         commits.before = before
         first = empty_checkpoint()
@@ -340,7 +345,7 @@ async def test_behind_an_input_that_could_not_be_saved_nothing_is(
         put = asyncio.create_task(put_either(saver, face, on(loop, first["id"]), second, LOOP, {}))
         await asyncio.sleep(0.05)
         opened.set()
-        with pytest.raises(FullError):
+        with pytest.raises(fault, match="no room"):
             await put
         assert not commits.saves
         assert await saver.aget_tuple(ON) is None

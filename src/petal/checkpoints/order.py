@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 
@@ -33,7 +33,7 @@ class _Write:
     lease: str | None
     is_checkpoint: bool = False
     is_over: bool = False
-    error: Exception | None = None
+    error: BaseException | None = None
     over: Future[None] | None = None
     """For those that wait for it."""
 
@@ -97,9 +97,14 @@ class Unsettled:
         self._begun(write)
 
         def over(saving: Future[None]) -> None:
-            with suppress(Exception), write, Conflicts(place.thread_id):  # the write keeps what went wrong
-                saving.result()
+            try:
+                with Conflicts(place.thread_id):
+                    saving.result()
                 then()
+            except BaseException as error:  # whatever it is, the run hears of it
+                self._ended(write, error)
+            else:
+                self._ended(write, None)
 
         saving.add_done_callback(over)
 
@@ -159,7 +164,7 @@ class Unsettled:
         with self._lock:
             self._by_thread.setdefault(write.place.thread_id, {})[write] = None
 
-    def _ended(self, write: _Write, error: Exception | None) -> None:
+    def _ended(self, write: _Write, error: BaseException | None) -> None:
         with self._lock:
             write.is_over, write.error = True, error
             if error is None:
