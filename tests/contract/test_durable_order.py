@@ -373,15 +373,16 @@ async def test_an_input_behind_which_another_run_came_stops_the_run(storage: Che
 async def test_whoever_waits_for_an_input_has_it_on_disk(
     storage: CheckpointerConfig, monkeypatch: pytest.MonkeyPatch, face: str
 ) -> None:
-    """A caller that is no run, and a node that changes the state of another thread."""
+    """A caller that is no run, and a node that changes the state of another thread; neither waits for company."""
     async with open_checkpointer(storage) as saver:
         assert await saver.aget_tuple(ON) is None
+        saver._engine.journal._linger = 60
         commits = Commits(saver, monkeypatch)
         commits.before = lambda save: time.sleep(0.02)
         within = on(object(), thread_id="other")
         within["configurable"][TASK] = "a task of this run"
         for number, config in enumerate((ON, within), 1):
-            await put_either(saver, face, config, empty_checkpoint(), INPUT, {})
+            await asyncio.wait_for(put_either(saver, face, config, empty_checkpoint(), INPUT, {}), 30)
             assert len(commits.saves) == number
 
 

@@ -148,7 +148,7 @@ class Save:
     turn: Turn | None = None
     """What it changes of who has which thread; such a save has no rows."""
     is_ahead: bool = False
-    """Whether it is a graph's input, behind which its first step is saved at once."""
+    """Whether it is the input of a run that does not wait for it, but saves its first step behind it at once."""
 
     @property
     def size(self) -> int:

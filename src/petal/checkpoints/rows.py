@@ -152,9 +152,8 @@ class Rows:
         )
         left = bool(configurable.get(INPUT_LEFT))
         status: Status | None = None if place.ns else _status(unfinished=unfinished or left)
-        lease = configurable.get(LEASE)
-        save = Save(row, rows, status=status, now=_now(), leans=parent.name or None, told=id, lease=lease)
-        save.fenced, save.is_ahead = not place.ns and _is_fenced(configurable), row.source == "input"
+        fenced, leans, lease = not place.ns and _is_fenced(configurable), parent.name or None, configurable.get(LEASE)
+        save = Save(row, rows, status=status, now=_now(), leans=leans, told=id, fenced=fenced, lease=lease)
         return Saved(save, Outline(id, name, spots, dict(versions)), made)
 
     def writes(

@@ -298,8 +298,10 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def _goes_ahead(self, place: Namespace, config: RunnableConfig, made: Saved) -> bool:
         """Whether this is the input of a run that does not wait for it; then saving it has begun."""
         save = made.save
-        if not (save.is_ahead and goes_ahead(config) and self._engine.is_open):
+        is_input = save.checkpoint is not None and save.checkpoint.source == "input"
+        if not (is_input and goes_ahead(config) and self._engine.is_open):
             return False
+        save.is_ahead = True
         saving = self._engine.begin_save(save)
         self.unsettled.ahead(place, config, made.outline.id, saving, partial(self._has_saved, save))
         return True
