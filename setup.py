@@ -8,7 +8,7 @@ setup(
     ext_modules=[
         Extension(
             "petal.checkpoints.codec._many_models",
-            [f"{IN_C}/module.c", f"{IN_C}/looks.c", f"{IN_C}/reading.c"],
+            [f"{IN_C}/{name}.c" for name in ("module", "looks", "comparing", "again", "reading")],
             depends=[f"{IN_C}/models.h"],
             optional=True,
         ),

@@ -17,7 +17,8 @@ from langgraph.graph import MessagesState, StateGraph
 from petal.checkpoints import open_checkpointer
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.memory import MemoryStore
-from petal.checkpoints.records import CheckpointRow, Head, Save, Store, WouldWaitError, WriteRow
+from petal.checkpoints.records import CheckpointRow, Glimpse, Head, Save, Store, WouldWaitError, WriteRow
+from petal.checkpoints.rows import Namespace
 from petal.checkpoints.saver import PetalSaver
 from petal.checkpoints.sqlite import SqliteStore
 from petal.core.config.checkpointer import CheckpointerConfig, SqliteOptions
@@ -109,9 +110,16 @@ async def test_what_is_large_is_made_by_a_worker(saver: PetalSaver, workers: lis
 async def test_of_what_is_not_all_at_hand_the_rest_is_read(saver: PetalSaver, workers: list[str]) -> None:
     await say(chat(saver), "first")
     whole = saver.get_tuple(on("t"))
-    for forget in (saver._recall._cache.forget, saver._recall.forget):
+    place = Namespace("t", "")
+    held = saver._recall.at_hand(place)
+    assert held is not None
+    for known in ({}, None):
+        saver._recall.forget("t")
+        if known is not None:
+            saver._recall.remember(place, held.outline, known)
         workers.clear()
-        forget("t")
+        assert await saver.aget_tuple(on("t")) == whole
+        assert workers == ["_read_on"]
         assert await saver.aget_tuple(on("t")) == whole
         assert workers == ["_read_on"]
 
@@ -124,8 +132,8 @@ async def test_what_is_deleted_while_it_is_read_is_read_anew(
     saver._recall.forget("t")
     head = Engine.head
 
-    async def and_then_deleted(self: Engine, place: tuple[str, str], *, at_once: bool) -> Head | None:
-        found = await head(self, place, at_once=at_once)
+    async def and_then_deleted(self: Engine, place: tuple[str, str]) -> Head | None:
+        found = await head(self, place)
         monkeypatch.setattr(Engine, "head", head)
         await saver.adelete_thread("t")
         if again:
@@ -211,7 +219,7 @@ async def test_a_saver_that_closes_meanwhile_says_so(saver: PetalSaver) -> None:
     await say(chat(saver), "first")
     saver._engine._workers.shutdown()
     with pytest.raises(WouldWaitError):
-        await saver._engine.head(("t", "not at hand"), at_once=False)
+        await saver._engine.head(("t", "not at hand"))
 
 
 STORES: dict[str, Callable[[Path], MemoryStore | SqliteStore]] = {
@@ -252,8 +260,17 @@ def told(heads: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
 def test_heads_come_with_their_writes_in_order(store: Store) -> None:
     expected = {("t", ""): ("2", "1", 1, [b"first", b"second", b"third"]), ("t", "inner"): ("3", None, 1, [])}
     assert told(store.heads(PLACES)) == expected
-    assert told(store.glance(PLACES)) == expected
     assert store.heads([]) == {}
+
+
+def test_a_glance_tells_which_checkpoint_is_the_newest(store: Store) -> None:
+    glimpses = [store.glance(place) for place in PLACES]
+    assert glimpses == [
+        Glimpse("2", "name", "1", "run", has_writes=True),
+        Glimpse("3", "name", None, None, has_writes=False),
+        None,
+        None,
+    ]
 
 
 def test_a_store_that_is_in_use_is_not_waited_for(store: Store) -> None:
@@ -271,10 +288,10 @@ def test_a_store_that_is_in_use_is_not_waited_for(store: Store) -> None:
     holder.start()
     assert held.wait(30)
     with pytest.raises(WouldWaitError):
-        store.glance(PLACES)
+        store.glance(PLACES[0])
     done.set()
     holder.join()
-    assert len(store.glance(PLACES)) == 2
+    assert store.glance(PLACES[0]) is not None
 
 
 def test_a_closed_store_is_not_glanced_at(tmp_path: Path) -> None:
@@ -282,7 +299,7 @@ def test_a_closed_store_is_not_glanced_at(tmp_path: Path) -> None:
     store.open()
     store.close()
     with pytest.raises(WouldWaitError):
-        store.glance(PLACES)
+        store.glance(PLACES[0])
 
 
 def test_what_is_wrong_with_a_file_is_left_to_a_read(tmp_path: Path) -> None:
@@ -292,5 +309,5 @@ def test_what_is_wrong_with_a_file_is_left_to_a_read(tmp_path: Path) -> None:
         connection.execute("DROP TABLE petal_writes")
     connection.close()
     with pytest.raises(WouldWaitError):
-        store.glance(PLACES)
+        store.glance(PLACES[0])
     store.close()

@@ -15,17 +15,14 @@ from petal.checkpoints.cache import ByteCache
 from petal.checkpoints.values import (
     SMALL,
     Chain,
-    Items,
     Spot,
     Version,
-    Whole,
     base_of,
     bundled,
     chained,
     join,
     split,
     stored,
-    weight,
 )
 from petal.errors import CheckpointCorruptionError
 
@@ -244,16 +241,23 @@ def test_large_rows_are_left_alone() -> None:
 
 
 def test_a_cache_is_bounded_in_bytes_and_forgets_the_oldest() -> None:
-    cache: ByteCache[tuple[str, str], Version] = ByteCache(20_000, weight)
+    cache: ByteCache[tuple[str, str], str] = ByteCache(20_000)
     for n in range(100):
-        cache.put((f"t{n}", "c"), Version(Spot("1", "1"), Whole(b"x" * 1000), 1, 1000))
+        cache.put((f"t{n}", "c"), f"value {n}", 1000)
         assert cache.size <= 20_000
     assert cache.get(("t0", "c")) is None
-    assert cache.get(("t99", "c")) is not None
-    cache.put(("big", "c"), Version(Spot("1", "1"), Items((b"x" * 30_000,), 30_000), 1, 30_000))
-    assert cache.size <= 20_000
-    cache.put(("t99", "c"), Version(Spot("2", "2"), Whole(b"y"), 1, 1))
-    cache.put(("t99", "d"), Version(Spot("2", "2"), Whole(b"y"), 1, 1))
-    cache.forget("t99")
-    assert cache.get(("t99", "c")) is cache.get(("t99", "d")) is None
+    assert cache.get(("t99", "c")) == "value 99"
+    size = cache.size
+    cache.put(("big", "c"), "too large", 30_000)
+    assert cache.get(("big", "c")) is None
+    assert cache.size == size
+    cache.put(("t99", "c"), "smaller", 1)
+    assert cache.get(("t99", "c")) == "smaller"
+    assert cache.size == size - 999
+    cache.put(("t99", "c"), "too large now", 30_000)
+    assert cache.get(("t99", "c")) is None
+    cache.put(("t99", "d"), "another", 1)
+    for n in range(100):
+        cache.forget(f"t{n}")
+    assert cache.get(("t99", "d")) is None
     assert cache.size == 0

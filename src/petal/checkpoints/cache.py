@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -16,14 +16,12 @@ class ByteCache(Generic[K, V]):
 
     Args:
         limit: Bytes at most.
-        weigh: How many bytes a value takes, its key not counted; it is asked again when that goes.
     """
 
-    def __init__(self, limit: int, weigh: Callable[[V], int]) -> None:
-        self._limit = limit
-        self._weigh = weigh
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._size = 0
-        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -37,28 +35,33 @@ class ByteCache(Generic[K, V]):
             if (found := self._entries.get(key)) is None:
                 return None
             self._entries.move_to_end(key)
-            return found
+            return found[0]
 
-    def put(self, key: K, value: V) -> None:
-        """Keep a value in the place of the key's last one."""
-        weight = self._weigh(value) + _OVERHEAD
+    def put(self, key: K, value: V, weight: int) -> None:
+        """Keep a value in the place of the key's last one.
+
+        Args:
+            key: The key.
+            value: The value; one that is larger than the limit is not kept, and then nothing else goes for it.
+            weight: How many bytes it takes, its key not counted.
+        """
+        weight += OVERHEAD
         with self._lock:
-            self._drop(key)
-            self._entries[key] = value
+            if (gone := self._entries.pop(key, None)) is not None:
+                self._size -= gone[1]
+            if weight > self.limit:
+                return
+            self._entries[key] = value, weight
             self._size += weight
-            while self._size > self._limit and self._entries:
-                self._drop(next(iter(self._entries)))
+            while self._size > self.limit:
+                self._size -= self._entries.popitem(last=False)[1][1]
 
     def forget(self, first: Hashable) -> None:
         """Drop all whose key begins with this."""
         with self._lock:
             for key in [key for key in self._entries if key[0] == first]:
-                self._drop(key)
-
-    def _drop(self, key: K) -> None:
-        if (gone := self._entries.pop(key, None)) is not None:
-            self._size -= self._weigh(gone) + _OVERHEAD
+                self._size -= self._entries.pop(key)[1]
 
 
-_OVERHEAD = 600
+OVERHEAD = 600
 """Bytes that Python needs for an entry and its key."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from petal.checkpoints.gathering import AskAloneError, Gathering
 from petal.checkpoints.journal import Journal
-from petal.checkpoints.records import Head, Reader, Save, Store, Transaction, WouldWaitError
+from petal.checkpoints.records import Glimpse, Head, Reader, Save, Store, Transaction, WouldWaitError
 from petal.errors import CheckpointerUnavailableError, PetalError
 
 T = TypeVar("T")
@@ -66,23 +66,24 @@ class Engine:
         """As `read`, on a worker thread."""
         return await self.later(lambda: self.read(ask))
 
-    async def head(self, place: tuple[str, str], *, at_once: bool) -> Head | None:
-        """The newest checkpoint of a (thread_id, ns), by less than a worker thread of its own.
+    def glance(self, place: tuple[str, str]) -> Glimpse | None:
+        """Which checkpoint of a (thread_id, ns) is the newest, on an event loop.
 
-        Args:
-            place: The thread and the namespace.
-            at_once: Whether it is likely in the machine's memory, so that the event loop may look itself.
+        Raises:
+            WouldWaitError: If the loop would wait for it.
+        """
+        if self._state != "open":
+            raise WouldWaitError
+        return self.store.glance(place)
+
+    async def head(self, place: tuple[str, str]) -> Head | None:
+        """The newest checkpoint of a (thread_id, ns), by less than a worker thread of its own.
 
         Raises:
             WouldWaitError: If it cannot be had in this way. A read then says why, if something is wrong.
         """
         if self._state != "open":
             raise WouldWaitError
-        try:
-            if at_once:
-                return self.store.glance((place,)).get(place)
-        except WouldWaitError:
-            pass  # others have it, or it lies behind a network
         try:
             return await self._heads.answer(place)
         except (AskAloneError, RuntimeError) as error:

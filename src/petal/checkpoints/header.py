@@ -16,19 +16,23 @@ _FORMAT = 1
 
 
 class Outline(NamedTuple):
-    """What the next save needs to know of a checkpoint.
+    """What the next save, and the next load, need to know of a checkpoint.
 
     Attributes:
         id: Of the checkpoint.
         name: The name of the save that it is from.
         spots: For each channel that has a value: where that lies.
         versions: The version of each channel, those without a value included.
+        header: Its header as bytes.
+        metadata: Its metadata as bytes.
     """
 
     id: str
     name: str
     spots: Mapping[str, Spot]
     versions: ChannelVersions
+    header: bytes = b""
+    metadata: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,14 @@ class Header:
         spots: For each channel that has a value: where that lies.
         unfinished: Whether its values say that there is something left to do.
         name: The name of the save that it is from.
+        data: The bytes that hold all this but the name.
     """
 
     checkpoint: Checkpoint
     spots: dict[str, Spot]
     unfinished: bool = False
     name: str = ""
+    data: bytes = b""
 
     def with_values(self, values: dict[str, Any]) -> Checkpoint:
         """The checkpoint with its values, for LangGraph to change as it likes."""
@@ -56,10 +62,9 @@ class Header:
         """The version of each channel, those without a value included."""
         return self.checkpoint["channel_versions"]
 
-    @property
-    def outline(self) -> Outline:
-        """What the next save needs to know."""
-        return Outline(self.checkpoint["id"], self.name, self.spots, self.versions)
+    def outline(self, metadata: bytes = b"") -> Outline:
+        """What the next save needs to know, and, with the bytes of its metadata, the next load."""
+        return Outline(self.checkpoint["id"], self.name, self.spots, self.versions, self.data, metadata)
 
     @classmethod
     def unpacked(cls, data: bytes, id: str, name: str, where: str) -> Header:
@@ -83,7 +88,7 @@ class Header:
             )
             checkpoint.update(further)
             found = {channel: Spot(table[root], table[row]) for channel, (root, row) in spots.items()}
-            return cls(checkpoint, found, unfinished, name)
+            return cls(checkpoint, found, unfinished, name, data)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise CheckpointCorruptionError(where, f"its header cannot be read: {error}") from error
 

@@ -8,7 +8,7 @@ from threading import RLock
 from typing import TypeVar
 
 from petal.checkpoints.memory_rows import MemoryReader, MemoryTransaction, Tables
-from petal.checkpoints.records import Head, Reader, Save, Transaction, WouldWaitError
+from petal.checkpoints.records import Glimpse, Head, Reader, Save, Transaction, WouldWaitError
 from petal.errors import CheckpointerUnavailableError
 
 T = TypeVar("T")
@@ -66,12 +66,15 @@ class MemoryStore:
     def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
         return self.read(lambda reader: reader.heads(places))
 
-    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+    def glance(self, place: tuple[str, str]) -> Glimpse | None:
         if not self._lock.acquire(blocking=False):
             raise WouldWaitError
         try:
-            with self.reader() as reader:
-                return reader.heads(places)
+            found = self.heads([place]).get(place)
+            if found is None:
+                return None
+            row, writes = found
+            return Glimpse(row.id, row.name, row.parent_id, row.run_id, has_writes=bool(writes))
         finally:
             self._lock.release()
 

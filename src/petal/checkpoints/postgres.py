@@ -20,6 +20,7 @@ from petal.checkpoints.postgres_sql import Statements, key
 from petal.checkpoints.records import (
     CheckpointQuery,
     CheckpointRow,
+    Glimpse,
     Head,
     LeaseRow,
     OrphanedSave,
@@ -111,7 +112,7 @@ class PostgresStore:
         # One statement sees one moment, so nothing needs to be begun or ended.
         return self._connections.tried(lambda connection: PostgresReader(connection, self._statements).heads(places))
 
-    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+    def glance(self, place: tuple[str, str]) -> Glimpse | None:
         raise WouldWaitError  # there is a network between
 
     def translated(self, error: Exception) -> Exception | None:

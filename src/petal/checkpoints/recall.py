@@ -2,63 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
-from petal.checkpoints.cache import ByteCache
+from petal.checkpoints.cache import OVERHEAD, ByteCache
 from petal.checkpoints.header import NO_PARENT, Header, Outline
-from petal.checkpoints.records import CheckpointRow, Head, Reader, WriteRow
-from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.records import CheckpointRow, Glimpse, Head, Reader, WriteRow
+from petal.checkpoints.rows import Found, Namespace, Rows
 from petal.checkpoints.values import Chain, Spot, Version, weight
 
 LIGHT = 256 * 1024
 """Bytes of values that take an event loop no longer to make than it takes to have them made by a worker."""
 
-Known = tuple[Outline, dict[str, Version]]
-"""A checkpoint, and values of it by channel: of one at hand all, of a save's parent those that the new ones may be
-written as changes of."""
-Found = tuple[CheckpointRow, Header, dict[str, Version], Sequence[WriteRow]]
-"""A checkpoint's row and header, the versions of its channels, and its pending writes."""
+Known = tuple[Outline, Mapping[str, Version]]
+"""What a save needs: of its parent the outline, and values that the new ones may be written as changes of."""
 Chains = dict[tuple[Namespace, str, str], tuple[Chain, dict[str, Version]]]
 """By namespace, channel and root: the rows of a chain, and the values that were made of them, by row."""
 
 
+class AtHand(NamedTuple):
+    """What is held of a namespace: its latest checkpoint, as far as it passed through.
+
+    Attributes:
+        outline: What is to be known of it.
+        versions: Values of its channels.
+        weight: Bytes that these take in memory, roughly.
+    """
+
+    outline: Outline
+    versions: Mapping[str, Version]
+    weight: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all its values are here."""
+        return len(self.versions) == len(self.outline.spots)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return sum([version.parts.size for version in self.versions.values()])
+
+
 class Recall:
-    """The latest versions and headers that passed through, and the way to those that are not at hand.
+    """The latest checkpoints that passed through, and the way to those that are not at hand.
 
     A row never changes once it is written, and a save is refused if the parent that it leans on is gone: so what is
     held here is right whatever another process does.
 
     Args:
         rows: Opens what the store gives.
-        limit: Bytes that the caches may take together.
+        limit: Bytes that the cache may take.
     """
 
     def __init__(self, rows: Rows, limit: int) -> None:
         self._rows = rows
-        self._cache: ByteCache[tuple[str, str, str], Version] = ByteCache(limit * 7 // 8, weight)
-        self._outlines: ByteCache[Namespace, Outline] = ByteCache(limit // 8, _weight)
+        self._cache: ByteCache[Namespace, AtHand] = ByteCache(limit)
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self._cache.size + self._outlines.size
+        return self._cache.size
 
     def known(
         self, place: Namespace, parent: str | None, checkpoint: Checkpoint, new_versions: ChannelVersions
     ) -> Known | None:
         """What a save needs of earlier ones, if all of it is at hand."""
-        known = self._outline(place, parent)
-        if known is None:
+        if parent is None:
+            return NO_PARENT, {}
+        held = self._cache.get(place)
+        if held is None or held.outline.id != parent:
             return None
-        bases = {}
-        for channel in _apart(checkpoint, new_versions, known):
-            base = self._held(place, channel, known.spots[channel])
-            if base is None:
+        outline, versions, _ = held
+        for channel in new_versions:
+            if channel not in versions and _is_apart(channel, checkpoint, outline):
                 return None
-            bases[channel] = base
-        return known, bases
+        return outline, versions
 
     def looked_up(
         self,
@@ -69,42 +90,55 @@ class Recall:
         reader: Reader,
     ) -> Known:
         """What a save needs of earlier ones, read where it is not at hand."""
-        known = self._outline(place, parent)
-        if known is None:
-            row = None if parent is None else reader.checkpoint(place.thread_id, place.ns, parent)
-            known = NO_PARENT if row is None else self._rows.header(row).outline
-        spots = {channel: known.spots[channel] for channel in _apart(checkpoint, new_versions, known)}
-        return known, self._versions(reader, place, spots)
+        if parent is None:
+            return NO_PARENT, {}
+        held = self._cache.get(place)
+        if held is not None and held.outline.id == parent:
+            outline = held.outline
+        else:
+            row = reader.checkpoint(place.thread_id, place.ns, parent)
+            outline = NO_PARENT if row is None else self._rows.header(row).outline()
+        spots = {channel: outline.spots[channel] for channel in new_versions if _is_apart(channel, checkpoint, outline)}
+        return outline, self._versions(reader, place, spots)
 
     def remember(self, place: Namespace, outline: Outline, made: Mapping[str, Version]) -> None:
-        """Keep what was saved at hand for the next save."""
-        for channel, version in made.items():
-            self._cache.put((place.thread_id, place.ns, channel), version)
-        self._outlines.put(place, outline)
+        """Keep what was saved or read at hand, and of the values that were those that it still has."""
+        spots, versions, weight = outline.spots, dict(made), 0
+        if (held := self._cache.get(place)) is not None:
+            weight = held.weight
+            for channel, version in held.versions.items():
+                if channel not in made and spots.get(channel) == version.spot:
+                    versions[channel] = version
+                else:
+                    weight -= _weight_of(version)
+        for version in made.values():
+            weight += _weight_of(version)
+        if weight > self._cache.limit // 8 * 7:
+            versions, weight = {}, 0  # it would not be kept as a whole, and the next save needs the outline
+        self._cache.put(place, AtHand(outline, versions, weight), weight + _weight(outline))
 
     def forget(self, thread_id: str) -> None:
         """Drop all that is held of a thread."""
         self._cache.forget(thread_id)
-        self._outlines.forget(thread_id)
 
-    def at_hand(self, place: Namespace) -> Known | None:
-        """What is to be known of a namespace's last checkpoint, and all its values, if they are at hand."""
-        outline = self._outlines.get(place)
-        if outline is None:
+    def at_hand(self, place: Namespace) -> AtHand | None:
+        """What is held of a namespace, if that is a checkpoint with all its values."""
+        held = self._cache.get(place)
+        return held if held is not None and held.is_whole else None
+
+    def seen(self, place: Namespace, newest: Glimpse, held: AtHand) -> Found | None:
+        """The newest checkpoint without having been read, if it is the one at hand and nothing was written on it."""
+        outline = held.outline
+        if newest.has_writes or (newest.id, newest.name) != (outline.id, outline.name):
             return None
-        versions = {}
-        for channel, spot in outline.spots.items():
-            if (held := self._held(place, channel, spot)) is None:
-                return None
-            versions[channel] = held
-        return outline, versions
+        return self._found(place, newest.parent_id, newest.run_id, held, ())
 
-    def completed(self, head: Head, known: Known) -> Found | None:
+    def completed(self, head: Head, held: AtHand) -> Found | None:
         """A head with what was at hand, if that is of the same checkpoint."""
-        (row, writes), (outline, versions) = head, known
+        (row, writes), outline = head, held.outline
         if (row.id, row.name) != (outline.id, outline.name):
             return None
-        return row, self._rows.header(row), versions, writes
+        return self._found(Namespace(row.thread_id, row.ns), row.parent_id, row.run_id, held, writes)
 
     def read_on(self, head: Head, reader: Reader) -> Found:
         """A head with what is not at hand read.
@@ -113,8 +147,7 @@ class Recall:
             CheckpointCorruptionError: If something of it is missing, as it is of a head that was deleted meanwhile.
         """
         row, writes = head
-        header = self._rows.header(row)
-        return row, header, self._versions(reader, Namespace(row.thread_id, row.ns), header.spots), writes
+        return self._read(row, writes, reader, {})
 
     def found(self, place: Namespace, id: str | None, reader: Reader) -> Found | None:
         row = reader.checkpoint(place.thread_id, place.ns, id)
@@ -123,12 +156,28 @@ class Recall:
     def found_all(self, rows: Sequence[CheckpointRow], reader: Reader) -> list[Found]:
         """Checkpoints with their versions and writes; each chain is read once, and each version made of the last."""
         chains: Chains = {}
-        found: list[Found] = []
-        for row in reversed(rows):
-            place, header = Namespace(row.thread_id, row.ns), self._rows.header(row)
-            versions = self._versions(reader, place, header.spots, chains)
-            found.append((row, header, versions, reader.writes(row.thread_id, row.ns, [row.id])))
+        found = [
+            self._read(row, reader.writes(row.thread_id, row.ns, [row.id]), reader, chains) for row in reversed(rows)
+        ]
         return found[::-1]
+
+    def _found(
+        self,
+        place: Namespace,
+        parent_id: str | None,
+        run_id: str | None,
+        held: AtHand,
+        writes: Sequence[WriteRow],
+    ) -> Found:
+        """What is held, as if it had been read."""
+        outline = held.outline
+        header = Header.unpacked(outline.header, outline.id, outline.name, "what is at hand")
+        return Found(place, parent_id, run_id, header, outline.metadata, held.versions, writes)
+
+    def _read(self, row: CheckpointRow, writes: Sequence[WriteRow], reader: Reader, chains: Chains) -> Found:
+        place, header = Namespace(row.thread_id, row.ns), self._rows.header(row)
+        versions = self._versions(reader, place, header.spots, chains)
+        return Found(place, row.parent_id, row.run_id, header, self._rows.opened_metadata(row), versions, writes)
 
     def _versions(
         self, reader: Reader, place: Namespace, spots: Mapping[str, Spot], chains: Chains | None = None
@@ -136,9 +185,11 @@ class Recall:
         """Values of channels, from the cache or from their chains."""
         found = {}
         chains = {} if chains is None else chains
+        held = self._cache.get(place)
+        at_hand = {} if held is None else held.versions
         for channel, spot in spots.items():
-            if (held := self._held(place, channel, spot)) is not None:
-                found[channel] = held
+            if (version := at_hand.get(channel)) is not None and version.spot == spot:
+                found[channel] = version
         missing = [(place, channel, spots[channel].root) for channel in spots if channel not in found]
         unread = [key for key in missing if key not in chains]
         if unread:
@@ -151,25 +202,17 @@ class Recall:
             found[channel] = known[made.spot.row] = made
         return found
 
-    def _held(self, place: Namespace, channel: str, spot: Spot) -> Version | None:
-        held = self._cache.get((place.thread_id, place.ns, channel))
-        return held if held is not None and held.spot == spot else None
 
-    def _outline(self, place: Namespace, id: str | None) -> Outline | None:
-        """What is to be known of a checkpoint, if it is the one at hand."""
-        if id is None:
-            return NO_PARENT
-        outline = self._outlines.get(place)
-        return outline if outline is not None and outline.id == id else None
+def _weight_of(version: Version) -> int:
+    return weight(version) + OVERHEAD
 
 
 def _weight(outline: Outline) -> int:
     """Bytes that it takes in memory, roughly."""
-    return 600 + 80 * (3 * len(outline.spots) + 2 * len(outline.versions))
+    objects = 600 + 80 * (3 * len(outline.spots) + 2 * len(outline.versions))
+    return objects + len(outline.header) + len(outline.metadata)
 
 
-def _apart(checkpoint: Checkpoint, new_versions: ChannelVersions, parent: Outline) -> Iterator[str]:
-    """The changed channels whose values are taken apart, so that they may be written as changes of the parent's."""
-    for channel in new_versions:
-        if channel in parent.spots and type(checkpoint["channel_values"].get(channel)) in (list, dict):
-            yield channel
+def _is_apart(channel: str, checkpoint: Checkpoint, parent: Outline) -> bool:
+    """Whether a changed channel's value is taken apart, so that it may be written as a change of the parent's."""
+    return channel in parent.spots and type(checkpoint["channel_values"].get(channel)) in (list, dict)

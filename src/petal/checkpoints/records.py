@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery
 
@@ -161,6 +161,17 @@ class Save:
 
 Head = tuple[CheckpointRow, list[WriteRow]]
 """The newest checkpoint of a namespace, and its pending writes ordered by (task_path, task_id, idx)."""
+
+
+class Glimpse(NamedTuple):
+    """Which checkpoint is the newest of a namespace, without anything that is sealed."""
+
+    id: str
+    name: str
+    parent_id: str | None
+    run_id: str | None
+    has_writes: bool
+    """Whether there are pending writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,8 +386,8 @@ class Store(Protocol):
         """As a reader's `heads`, tried once more on another connection if the first one was lost."""
         ...
 
-    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
-        """As a reader's `heads`, on the thread of an event loop: it waits neither for others nor for a network.
+    def glance(self, place: tuple[str, str]) -> Glimpse | None:
+        """Which checkpoint of a (thread_id, ns) is the newest, on an event loop: it waits for nobody and no network.
 
         Raises:
             WouldWaitError: If it would have to.

@@ -82,6 +82,28 @@ class Saved(NamedTuple):
     versions: dict[str, Version]
 
 
+class Found(NamedTuple):
+    """A checkpoint that was read, in encoded form.
+
+    Attributes:
+        place: Where it is.
+        parent_id: The checkpoint that it follows on.
+        run_id: The run that saved it.
+        header: Its header.
+        metadata: Its metadata, not sealed.
+        versions: The values of its channels.
+        writes: Its pending writes, sealed.
+    """
+
+    place: Namespace
+    parent_id: str | None
+    run_id: str | None
+    header: Header
+    metadata: bytes
+    versions: Mapping[str, Version]
+    writes: Sequence[WriteRow]
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The way between LangGraph's objects and rows.
@@ -137,6 +159,8 @@ class Rows:
             rows.append(ValueRow(place.thread_id, place.ns, channel, spot.root, spot.row, data))
         unfinished, configurable = _is_unfinished(checkpoint["channel_values"]), config["configurable"]
         told = self._metadata(config, metadata)
+        header = packed(checkpoint, spots, unfinished=unfinished)
+        kept_metadata = self.codec.encode(told, place.named(f"the metadata of checkpoint {id!r}"))
         row = CheckpointRow(
             place.thread_id,
             place.ns,
@@ -145,8 +169,8 @@ class Rows:
             str(told.get("source") or ""),
             told["step"] if isinstance(told.get("step"), int) else None,
             str(told["run_id"]) if told.get("run_id") else None,
-            packed(checkpoint, spots, unfinished=unfinished),
-            self.codec.encode(told, place.named(f"the metadata of checkpoint {id!r}")),
+            header,
+            kept_metadata,
             name,
             self.labels(told),
         )
@@ -154,7 +178,7 @@ class Rows:
         status: Status | None = None if place.ns else _status(unfinished=unfinished or left)
         fenced, leans, lease = not place.ns and _is_fenced(configurable), parent.name or None, configurable.get(LEASE)
         save = Save(row, rows, status=status, now=_now(), leans=leans, told=id, fenced=fenced, lease=lease)
-        return Saved(save, Outline(id, name, spots, dict(versions)), made)
+        return Saved(save, Outline(id, name, spots, dict(versions), header, kept_metadata), made)
 
     def writes(
         self,
@@ -222,9 +246,11 @@ class Rows:
 
     def metadata(self, row: CheckpointRow) -> CheckpointMetadata:
         """A checkpoint's metadata."""
-        data = self.envelope.open(row.metadata, Place.metadata(row.thread_id, row.ns, row.id))
-        where = Namespace(row.thread_id, row.ns).named(f"the metadata of checkpoint {row.id!r}")
-        return cast(CheckpointMetadata, self.codec.decode(data, where))
+        return self._told(self.opened_metadata(row), Namespace(row.thread_id, row.ns), row.id)
+
+    def opened_metadata(self, row: CheckpointRow) -> bytes:
+        """The bytes of a checkpoint's metadata."""
+        return self.envelope.open(row.metadata, Place.metadata(row.thread_id, row.ns, row.id))
 
     def info(self, row: CheckpointRow) -> CheckpointInfo:
         """What a listing says of a checkpoint."""
@@ -270,17 +296,16 @@ class Rows:
         where = Namespace(row.thread_id, row.ns).named(f"a write to channel {row.channel!r}")
         return row.task_id, row.channel, self.codec.decode(data, where)
 
-    def checkpoint_tuple(
-        self, row: CheckpointRow, header: Header, versions: Mapping[str, Version], writes: Iterable[WriteRow]
-    ) -> CheckpointTuple:
+    def checkpoint_tuple(self, found: Found) -> CheckpointTuple:
         """The whole checkpoint as LangGraph has it; nothing of it is shared with another one."""
-        place = Namespace(row.thread_id, row.ns)
+        place, parent_id, _, header, metadata, versions, writes = found
         values = {channel: self.value(place, channel, versions[channel].parts) for channel in header.spots}
+        id = header.checkpoint["id"]
         return CheckpointTuple(
-            place.config(row.id),
+            place.config(id),
             header.with_values(values),
-            self.metadata(row),
-            None if row.parent_id is None else place.config(row.parent_id),
+            self._told(metadata, place, id),
+            None if parent_id is None else place.config(parent_id),
             [self.write(write) for write in writes],
         )
 
@@ -341,6 +366,10 @@ class Rows:
             for key, value in metadata.items()
             if key not in _COLUMNS and (value is None or isinstance(value, str | int | float | bool))
         )
+
+    def _told(self, metadata: bytes, place: Namespace, id: str) -> CheckpointMetadata:
+        where = place.named(f"the metadata of checkpoint {id!r}")
+        return cast(CheckpointMetadata, self.codec.decode(metadata, where))
 
     def _metadata(self, config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
         """What a checkpoint's metadata holds: LangGraph's own, the run's, and of `configurable` what is declared.

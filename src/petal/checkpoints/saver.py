@@ -28,7 +28,7 @@ from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.names import hexadecimal
 from petal.checkpoints.order import Unsettled, goes_ahead
 from petal.checkpoints.pruning import Upkeep
-from petal.checkpoints.recall import LIGHT, Found, Recall
+from petal.checkpoints.recall import LIGHT, AtHand, Recall
 from petal.checkpoints.records import (
     Head,
     OrphanedSave,
@@ -38,7 +38,7 @@ from petal.checkpoints.records import (
     Transaction,
     WouldWaitError,
 )
-from petal.checkpoints.rows import FENCE, FORK, HEAD, Namespace, Rows, Saved
+from petal.checkpoints.rows import FENCE, FORK, HEAD, Found, Namespace, Rows, Saved
 from petal.checkpoints.search import Search
 from petal.checkpoints.values import BUNDLED
 from petal.checkpoints.whole_threads import WholeThreads
@@ -132,14 +132,16 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         """As `get_tuple`."""
         if get_checkpoint_id(config) is None:
             place = Namespace.of(config)
-            known = self._recall.at_hand(place)
-            if known is None or sum(version.parts.size for version in known[1].values()) <= LIGHT:
+            held = self._recall.at_hand(place)
+            if held is None or held.size <= LIGHT:
+                if held is not None and (found := self._seen(place, held)) is not None:
+                    return self._begun(self._rows.checkpoint_tuple(found), found, config)
                 with suppress(WouldWaitError):
-                    head = await self._engine.head(place, at_once=known is not None)
+                    head = await self._engine.head(place)
                     if head is None:
                         return None
-                    if known is not None and (found := self._recall.completed(head, known)) is not None:
-                        return self._begun(self._rows.checkpoint_tuple(*found), found, config)
+                    if held is not None and (found := self._recall.completed(head, held)) is not None:
+                        return self._begun(self._rows.checkpoint_tuple(found), found, config)
                     return await self._engine.later(partial(self._read_on, head, config))
         return await self._engine.later(partial(self.get_tuple, config))
 
@@ -351,10 +353,17 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         return place.config(made.outline.id)
 
     def _made(self, found: Found) -> CheckpointTuple:
-        row, header, versions, writes = found
-        made = self._rows.checkpoint_tuple(row, header, versions, writes)
-        self._recall.remember(Namespace(row.thread_id, row.ns), header.outline, versions)
+        made = self._rows.checkpoint_tuple(found)
+        self._recall.remember(found.place, found.header.outline(found.metadata), found.versions)
         return made
+
+    def _seen(self, place: Namespace, held: AtHand) -> Found | None:
+        """What is at hand, if the store says at once that it is the newest checkpoint still."""
+        try:
+            newest = self._engine.glance(place)
+        except WouldWaitError:
+            return None
+        return None if newest is None else self._recall.seen(place, newest, held)
 
     def _read_on(self, head: Head, config: RunnableConfig) -> CheckpointTuple | None:
         """The newest checkpoint, of which a head was read."""
@@ -366,7 +375,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
 
     def _begun(self, made: CheckpointTuple, found: Found, config: RunnableConfig) -> CheckpointTuple:
         """Says, in each save of a run that goes on from here, whether it named the checkpoint where it began."""
-        undoing.found_by(self.leases.of(config), found[0], found[3])
+        undoing.found_by(self.leases.of(config), found)
         configurable = made.config["configurable"]
         if not configurable["checkpoint_ns"]:
             configurable[FENCE] = HEAD if get_checkpoint_id(config) is None else FORK
@@ -386,4 +395,4 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         if search.query.limit <= 0:
             return [], None
         page = self._engine.read(ask)
-        return [self._rows.checkpoint_tuple(*found) for found in page], search.following()
+        return [self._rows.checkpoint_tuple(found) for found in page], search.following()

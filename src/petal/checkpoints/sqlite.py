@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from petal.checkpoints import sqlite_sql as sql
-from petal.checkpoints.records import Head, Reader, Save, Transaction, WouldWaitError
+from petal.checkpoints.records import Glimpse, Head, Reader, Save, Transaction, WouldWaitError
 from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file
 from petal.checkpoints.sqlite_rows import SqliteReader, SqliteTransaction
 from petal.core.config.checkpointer import MEMORY_FILE, SqliteOptions
@@ -116,12 +116,12 @@ class SqliteStore:
     def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
         return self.read(lambda reader: reader.heads(places))
 
-    def glance(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
+    def glance(self, place: tuple[str, str]) -> Glimpse | None:
         lock = self._writing if self._in_memory else self._glancing
         if not lock.acquire(blocking=False):
             raise WouldWaitError
         try:
-            return SqliteReader(self._glanced()).heads(places)
+            return SqliteReader(self._glanced()).glance(place)
         except sqlite3.Error as error:
             raise WouldWaitError from error
         finally:

@@ -13,6 +13,7 @@ from petal.checkpoints import sqlite_turns as turns
 from petal.checkpoints.records import (
     CheckpointQuery,
     CheckpointRow,
+    Glimpse,
     Head,
     LeaseRow,
     OrphanedSave,
@@ -48,6 +49,11 @@ class SqliteReader:
             for part in sql.portions(sql.HEADS_WITH_WRITES, 2, wanted)
             for row in self._connection.execute(*part).fetchall()
         )
+
+    def glance(self, place: tuple[str, str]) -> Glimpse | None:
+        """Which checkpoint is the newest of a (thread_id, ns)."""
+        found = self._connection.execute(sql.GLANCE, place).fetchone()
+        return Glimpse(*found) if found else None
 
     def checkpoints(self, query: CheckpointQuery) -> list[CheckpointRow]:
         groups = sorted(query.labels, key=len)

@@ -214,6 +214,13 @@ SELECT w.thread_id, w.ns, w.checkpoint_id, w.task_id, w.channel, w.idx, w.task_p
 FROM h CROSS JOIN petal_writes w ON w.thread_id = h.thread_id AND w.ns = h.ns AND w.checkpoint_id = h.id
 """
 """The newest checkpoints, then their writes, which have no name."""
+GLANCE = """
+SELECT id, name, parent_id, run_id, EXISTS (
+    SELECT 1 FROM petal_writes w WHERE w.thread_id = c.thread_id AND w.ns = c.ns AND w.checkpoint_id = c.id
+)
+FROM petal_checkpoints c WHERE thread_id = ? AND ns = ? ORDER BY id DESC LIMIT 1
+"""
+"""Which checkpoint is the newest: without what is sealed, it takes the half of the time."""
 CHECKPOINTS = """
 SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM petal_checkpoints c WHERE {conditions} ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT ?

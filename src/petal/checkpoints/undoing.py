@@ -13,13 +13,13 @@ from petal.checkpoints.lineage import delete_for_runs, labelled, time_of
 from petal.checkpoints.notes import BEFORE, BRANCH, INPUT, RECOVERY, key_of, task_of
 from petal.checkpoints.records import CheckpointRow, LeaseRow, Save, Transaction, WriteRow
 from petal.checkpoints.rewinding import before_run
-from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.rows import Found, Namespace, Rows
 
 
-def found_by(lease: Lease | None, row: CheckpointRow, writes: Sequence[WriteRow]) -> None:
+def found_by(lease: Lease | None, found: Found) -> None:
     """Have a run remember the writes on a checkpoint of another run that it loads."""
-    if lease is not None and row.run_id != lease.run_id:
-        lease.found.setdefault((row.ns, row.id), list(writes))
+    if lease is not None and found.run_id != lease.run_id:
+        lease.found.setdefault((found.place.ns, found.header.checkpoint["id"]), list(found.writes))
 
 
 def with_note(save: Save, lease: Lease | None, rows: Rows, place: Namespace, checkpoint_id: str) -> Save:

@@ -10,7 +10,6 @@ from typing import assert_never
 from langgraph.checkpoint.base import Checkpoint
 
 from petal.checkpoints.conversion.source import Different
-from petal.checkpoints.envelope import Place
 from petal.checkpoints.langgraph.dialect import Key
 from petal.checkpoints.recall import Recall
 from petal.checkpoints.records import CheckpointRow, Reader, Save, WriteRow
@@ -46,15 +45,15 @@ def contents(found: Sequence[CheckpointRow], reader: Reader, rows: Rows) -> list
     """What checkpoints hold, which are given newest first; all of it is read now."""
     return [
         Content(
-            Namespace(row.thread_id, row.ns),
-            row.id,
-            row.parent_id,
+            place,
+            header.checkpoint["id"],
+            parent_id,
             header.with_values({}),
-            rows.envelope.open(row.metadata, Place.metadata(row.thread_id, row.ns, row.id)),
+            metadata,
             {channel: digest(versions[channel].parts) for channel in header.spots},
             rows.unsealed(Save(writes=writes)).writes,
         )
-        for row, header, versions, writes in Recall(rows, 0).found_all(found, reader)
+        for place, parent_id, _, header, metadata, versions, writes in Recall(rows, 0).found_all(found, reader)
     ]
 
 
