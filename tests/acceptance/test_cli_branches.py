@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
+from nursery import Nursery
 
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
@@ -140,13 +140,12 @@ def test_a_fork_goes_on_by_itself(petal: Petal, kept: str, durable_storage: Chec
     assert "--thread 'waits too' --resume --answer yes" in asking
 
 
-def test_a_run_that_goes_on_is_not_rewound(petal: Petal, database: str) -> None:
+def test_a_run_that_goes_on_is_not_rewound(nursery: Nursery, petal: Petal, database: str) -> None:
     """It is told so, and the run ends as if nothing had been asked."""
-    command = [sys.executable, str(HELD), database if "://" in database else f"sqlite:///{database}"]
-    subprocess.run([*command, "first"], input="go on\n", capture_output=True, text=True, check=True, timeout=60)
+    command = [str(HELD), database if "://" in database else f"sqlite:///{database}"]
+    assert nursery.run([*command, "first"], text="go on\n").returncode == 0
     rewind = ["rewind", "t", "--keep-as", "both", "--db", database]
-    with subprocess.Popen([*command, "second"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
+    with nursery.start([*command, "second"], reads=True) as running:
         assert running.stdout.readline() == "in its step\n"
         refused = petal(*rewind)
         assert (refused.returncode, refused.stdout) == (1, "")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from nursery import Nursery
 
 SLOW = """
 name: slow
@@ -157,21 +158,9 @@ Piped = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def piped(folder: Path) -> Piped:
+def piped(nursery: Nursery, folder: Path) -> Piped:
     """The chat with its lines from a pipe."""
-
-    def run(text: str, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "petal.cli", "chat", *words],
-            cwd=folder,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS,
-        )
-
-    return run
+    return lambda text, *words: nursery.run(["-m", "petal.cli", "chat", *words], folder, text=text)
 
 
 def test_a_conversation_remembers(folder: Path) -> None:

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
+from nursery import Nursery
 
 from petal.checkpoints import Progress, SqliteSaver, convert, open_checkpointer
 from petal.cli.convert import ProgressLine
@@ -25,10 +26,6 @@ from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 
 Petal = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "petal.cli", *words]
 
 
 def done(petal: Petal, *words: str, **variables: str) -> str:
@@ -166,10 +163,10 @@ def test_what_cannot_be_copied_is_said(petal: Petal, tmp_path: Path, source: str
     assert not (tmp_path / "petal.db").exists()
 
 
-def killed_again_and_again(words: list[str], folder: Path, first: int = 30) -> Iterator[bool]:
+def killed_again_and_again(nursery: Nursery, words: list[str], folder: Path, first: int = 30) -> Iterator[bool]:
     """Start a command and kill it when it has some checkpoints more than the last time, until it gets to its end."""
     for kill_at in range(first, 20 * first, first):
-        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = nursery.start(["-m", "petal.cli", *words], folder)
         assert process.stderr is not None
         for line in process.stderr:
             assert " checkpoints" in line, line + process.stderr.read()
@@ -177,8 +174,8 @@ def killed_again_and_again(words: list[str], folder: Path, first: int = 30) -> I
             if count >= kill_at:
                 process.send_signal(signal.SIGKILL)
                 break
-        code = process.wait(60)
-        process.stderr.close()
+        with process:
+            code = process.wait()
         assert code in (0, -signal.SIGKILL)
         yield code == 0
         if code == 0:
@@ -199,13 +196,15 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[CheckpointerCon
             return config_of(source), source, second
 
 
-def test_a_conversion_that_is_killed_goes_on(way: tuple[CheckpointerConfig, str, str], tmp_path: Path) -> None:
+def test_a_conversion_that_is_killed_goes_on(
+    nursery: Nursery, way: tuple[CheckpointerConfig, str, str], tmp_path: Path
+) -> None:
     """A thread is there whole or not at all after each kill, and those that are there are not copied again."""
     here, source, target = way
     talk(here, threads=10, turns=4)
     kept = everything(here)
     seen = []
-    for ended in killed_again_and_again(command("convert", source, target), tmp_path):
+    for ended in killed_again_and_again(nursery, ["convert", source, target], tmp_path):
         if not ("://" in target or Path(target).exists()):
             continue
         with open_checkpointer(config_of(target)) as saver:
@@ -222,7 +221,7 @@ def test_a_conversion_that_is_killed_goes_on(way: tuple[CheckpointerConfig, str,
 
 
 def test_a_long_thread_goes_on_where_it_was_killed(
-    petal: Petal, way: tuple[CheckpointerConfig, str, str], tmp_path: Path
+    nursery: Nursery, petal: Petal, way: tuple[CheckpointerConfig, str, str], tmp_path: Path
 ) -> None:
     """The parts that were durable are compared, and what is reported as copied is only the rest."""
     here, source, target = way
@@ -232,7 +231,7 @@ def test_a_long_thread_goes_on_where_it_was_killed(
             checkpoint: Any = {**empty_checkpoint(), "channel_values": {"n": number}, "channel_versions": {"n": number}}
             config = saver.put(config, checkpoint, {"source": "loop", "step": number}, {"n": number})
     kept = everything(here)
-    killed = killed_again_and_again(command("convert", source, target), tmp_path, first=450)
+    killed = killed_again_and_again(nursery, ["convert", source, target], tmp_path, first=450)
     assert next(killed) is False
     with open_checkpointer(config_of(target)) as saver:
         assert saver.verify() == []

@@ -12,25 +12,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from nursery import Nursery
 
 Petal = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def petal(tmp_path: Path) -> Petal:
+def petal(nursery: Nursery, tmp_path: Path) -> Petal:
     """Runs the command in an empty folder, or one below it."""
 
     def run(*words: str, inside: str = ".", **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "petal.cli", *words],
-            cwd=tmp_path / inside,
-            env={**os.environ, **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return nursery.run(["-m", "petal.cli", *words], tmp_path / inside, {**os.environ, **variables})
 
     return run
 

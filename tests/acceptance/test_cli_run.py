@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -98,31 +97,12 @@ def ask_within(state):
 Petal = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Path:
     """A folder with agents in it."""
     for name, text in {"three.yaml": THREE, "asks.yaml": ASKS, "bare.yaml": BARE, "steps.py": STEPS}.items():
         (tmp_path / name).write_text(text)
     return tmp_path
-
-
-@pytest.fixture
-def petal(folder: Path) -> Petal:
-    """Runs the command in the folder, with nobody at its stdin."""
-
-    def run(*words: str, text: str | bytes = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "petal.cli", *words],
-            cwd=folder,
-            env={**os.environ, **variables},
-            input=text.encode() if isinstance(text, str) else text,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    return run
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -393,7 +373,7 @@ def test_a_state_without_messages_is_the_answer(petal: Petal, folder: Path) -> N
 )
 def test_wrong_use_is_told_apart(petal: Petal, words: list[str], text: Any, said: str) -> None:
     """Exit code 2, before anything is run or made."""
-    refused = petal("run", "asks.yaml", *words, text=text, COLUMNS="200")
+    refused = petal("run", "asks.yaml", *words, text=text)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert said in refused.stderr
 

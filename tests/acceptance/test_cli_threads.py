@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nursery import Nursery
 
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
@@ -96,7 +96,7 @@ def test_history_says_what_was_done(petal: Petal, kept: str) -> None:
     assert len(shown["state"]["messages"]) == 2
 
 
-def test_reading_imports_nothing(petal: Petal, tmp_path: Path) -> None:
+def test_reading_imports_nothing(nursery: Nursery, petal: Petal, tmp_path: Path) -> None:
     """Values of one's own types are shown as data, even where their module could be had; and quietly."""
     (tmp_path / "own.py").write_text(
         "from dataclasses import dataclass\nfrom pathlib import Path\nfrom pydantic import BaseModel\n"
@@ -109,13 +109,7 @@ def test_reading_imports_nothing(petal: Petal, tmp_path: Path) -> None:
         "state_schema: {n: int, order: 'own:Order', place: 'own:Place'}\ncheckpointer: sqlite:///runs.db\n"
         "steps: [{type: custom, name: order, config: {function: 'own:order'}}]\n"
     )
-    ran = subprocess.run(
-        [sys.executable, "-m", "petal.cli", "run", "own.yaml", "--thread", "t", "--input", '{"n": 1}'],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    ran = nursery.run(["-m", "petal.cli", "run", "own.yaml", "--thread", "t", "--input", '{"n": 1}'], tmp_path)
     assert ran.returncode == 0, ran.stderr
     (tmp_path / "imported").unlink()
     shown = petal("show", "t", "--db", "runs.db", "--json", PYTHONPATH=str(tmp_path))

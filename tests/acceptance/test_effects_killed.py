@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from nursery import Nursery
 
 from petal.core.config.checkpointer import CheckpointerConfig
 
@@ -19,26 +18,26 @@ class Process:
     """Runs the script on one database, to its end or to its death.
 
     Args:
+        nursery: Starts it.
         url: The database.
         effects: Where effects show.
         options: The kind of step, and the durability.
     """
 
-    def __init__(self, url: str, effects: Path, *options: str) -> None:
-        self.command = [sys.executable, str(SCRIPT), url, str(effects), *options]
+    def __init__(self, nursery: Nursery, url: str, effects: Path, *options: str) -> None:
+        self._nursery, self._command = nursery, [str(SCRIPT), url, str(effects), *options]
         self.effects = effects
 
     def kill(self, act: str, where: str) -> None:
         """Run until it waits at a place, and kill it there."""
-        with subprocess.Popen([*self.command, act, where], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+        with self._nursery.start([*self._command, act, where]) as process:
             assert process.stdout.readline() == f"waiting {where}\n"
             process.kill()
         assert process.returncode == -signal.SIGKILL
 
     def resume(self) -> str:
         """Go on to the end; what it told at last."""
-        ended = subprocess.run([*self.command, "resume"], capture_output=True, text=True, timeout=60)
+        ended = self._nursery.run([*self._command, "resume"])
         assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout
 
@@ -54,9 +53,9 @@ def url_of(storage: CheckpointerConfig) -> str:
 
 
 def test_what_ended_is_not_done_again_and_what_did_not_has_the_same_key(
-    durable_storage: CheckpointerConfig, tmp_path: Path
+    nursery: Nursery, durable_storage: CheckpointerConfig, tmp_path: Path
 ) -> None:
-    process = Process(url_of(durable_storage), tmp_path / "effects", "step", "sync")
+    process = Process(nursery, url_of(durable_storage), tmp_path / "effects", "step", "sync")
     process.kill("start", "within")
     process.kill("resume", "behind")
     assert process.resume() == "[('mail', 'done', 1), ('charge', 'done', 2)]\n"
@@ -65,8 +64,10 @@ def test_what_ended_is_not_done_again_and_what_did_not_has_the_same_key(
 
 
 @pytest.mark.parametrize(("kind", "durability"), [("tool", "sync"), ("react", "async")])
-def test_so_it_is_with_tools(durable_storage: CheckpointerConfig, tmp_path: Path, kind: str, durability: str) -> None:
-    process = Process(url_of(durable_storage), tmp_path / "effects", kind, durability)
+def test_so_it_is_with_tools(
+    nursery: Nursery, durable_storage: CheckpointerConfig, tmp_path: Path, kind: str, durability: str
+) -> None:
+    process = Process(nursery, url_of(durable_storage), tmp_path / "effects", kind, durability)
     process.kill("start", "within")
     assert process.resume() == "[('charge', 'done', 2)]\n"
     assert [what for what, _ in process.happened] == ["charge", "charge"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from nursery import Nursery
 
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -43,11 +44,20 @@ def built(storage: CheckpointerConfig, kind: str, policy: Any = "error") -> Agen
     return factory.with_dangling_calls(policy).with_checkpointer(storage).build()
 
 
-def die(storage: CheckpointerConfig, kind: str, when: str, openai: Any) -> None:
+Die = Callable[..., None]
+
+
+@pytest.fixture
+def die(nursery: Nursery, openai: Any) -> Die:
+    """Has a process call a tool and die."""
+    return partial(_die, nursery, openai)
+
+
+def _die(nursery: Nursery, openai: Any, storage: CheckpointerConfig, kind: str, when: str) -> None:
     openai.call_tool("charge", amount=3)
     assert storage.config is not None
     url = storage.config.get("connection_string") or f"sqlite:///{storage.config['db_file']}"
-    died = subprocess.run([sys.executable, str(SCRIPT), url, kind, when], capture_output=True, text=True, timeout=60)
+    died = nursery.run([str(SCRIPT), url, kind, when])
     assert died.returncode == -signal.SIGKILL, died.stderr
 
 
@@ -56,9 +66,11 @@ def told(agent: Agent) -> list[str]:
 
 
 @pytest.mark.parametrize(("kind", "when"), [("llm", "before"), ("llm", "within"), ("react", "within")])
-def test_new_input_after_a_kill(durable_storage: CheckpointerConfig, kind: str, when: str, openai: Any) -> None:
+def test_new_input_after_a_kill(
+    die: Die, durable_storage: CheckpointerConfig, kind: str, when: str, openai: Any
+) -> None:
     """An llm step had its call in the state: it is answered. A loop had not: nothing is left of it."""
-    die(durable_storage, kind, when, openai)
+    die(durable_storage, kind, when)
     openai.reply("Here.", "Bye.")
     with built(durable_storage, kind) as agent:
         thread = agent.thread("t")
@@ -77,10 +89,10 @@ def test_new_input_after_a_kill(durable_storage: CheckpointerConfig, kind: str, 
 
 @pytest.mark.parametrize("policy", ["error", "run", "ask"])
 def test_a_call_that_had_ended_is_answered_from_the_record(
-    durable_storage: CheckpointerConfig, policy: str, openai: Any
+    die: Die, durable_storage: CheckpointerConfig, policy: str, openai: Any
 ) -> None:
     """Its process was killed between the record of its end and all that its step saves."""
-    die(durable_storage, "llm", "behind", openai)
+    die(durable_storage, "llm", "behind")
     openai.reply("You were charged.")
     with built(durable_storage, "llm", policy) as agent:
         assert told(agent) == ["human: Charge 3.", "ai: "]
@@ -92,8 +104,10 @@ def test_a_call_that_had_ended_is_answered_from_the_record(
 
 
 @pytest.mark.parametrize("kind", ["llm", "react"])
-def test_a_resumed_step_takes_the_record_too(durable_storage: CheckpointerConfig, kind: str, openai: Any) -> None:
-    die(durable_storage, kind, "behind", openai)
+def test_a_resumed_step_takes_the_record_too(
+    die: Die, durable_storage: CheckpointerConfig, kind: str, openai: Any
+) -> None:
+    die(durable_storage, kind, "behind")
     openai.reply("You were charged.")
     with built(durable_storage, kind) as agent:
         agent.thread("t").resume()
@@ -101,17 +115,17 @@ def test_a_resumed_step_takes_the_record_too(durable_storage: CheckpointerConfig
     assert charged == []
 
 
-def test_a_call_that_a_kill_forestalled_is_run(durable_storage: CheckpointerConfig, openai: Any) -> None:
-    die(durable_storage, "llm", "before", openai)
+def test_a_call_that_a_kill_forestalled_is_run(die: Die, durable_storage: CheckpointerConfig, openai: Any) -> None:
+    die(durable_storage, "llm", "before")
     openai.reply("You were charged.")
     with built(durable_storage, "llm", "run") as agent:
         agent.invoke("Well?", thread_id="t")
         assert told(agent)[1:] == ["ai: ", "tool: charged 3", "human: Well?", "ai: You were charged."]
 
 
-def test_a_resumed_loop_answers_its_call_itself(durable_storage: CheckpointerConfig, openai: Any) -> None:
+def test_a_resumed_loop_answers_its_call_itself(die: Die, durable_storage: CheckpointerConfig, openai: Any) -> None:
     """Nothing is mended while the tool is still to come."""
-    die(durable_storage, "react", "before", openai)
+    die(durable_storage, "react", "before")
     openai.reply("You were charged.")
     with built(durable_storage, "react") as agent:
         agent.thread("t").resume()

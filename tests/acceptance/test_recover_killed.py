@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nursery import Nursery, Process
 
 from petal.core.config.checkpointer import CheckpointerConfig
 
@@ -60,7 +59,7 @@ steps:
   - {type: custom, name: three, config: {function: "chain:three"}}
 """
 
-Petal = Callable[..., "subprocess.Popen[str]"]
+Petal = Callable[..., "Process"]
 
 
 @pytest.fixture
@@ -71,26 +70,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def petal(folder: Path, durable_storage: CheckpointerConfig) -> Petal:
+def petal(nursery: Nursery, folder: Path, durable_storage: CheckpointerConfig) -> Petal:
     """Starts the command on the storage."""
     assert durable_storage.config is not None
     url = durable_storage.config.get("db_file") or durable_storage.config["connection_string"]
 
-    def start(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "petal.cli", *words],
-            cwd=folder,
-            env={**os.environ, "PETAL_DB": str(url), "COLUMNS": "200"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(*words: str) -> Process:
+        variables = {**os.environ, "PETAL_DB": str(url), "COLUMNS": "200"}
+        return nursery.start(["-m", "petal.cli", *words], folder, variables, together=True)
 
     return start
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+def ended(process: Process, code: int = 0) -> str:
     output = process.communicate(timeout=60)[0]
     assert process.returncode == code, output
     return output
@@ -103,7 +95,6 @@ def killed(petal: Petal, folder: Path, *threads: str) -> None:
         petal("run", "agent.yaml", "--thread", name, "--input", json.dumps({"input": name})) for name in threads
     ]
     for process in processes:
-        assert process.stdout is not None
         assert "waiting\n" in iter(process.stdout.readline, "")
         process.kill()
         process.communicate()

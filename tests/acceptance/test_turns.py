@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 import pytest
+from nursery import Nursery
 
 from petal.core.config.checkpointer import CheckpointerConfig, Durability
 from petal.core.factory import AgentFactory
@@ -20,6 +21,7 @@ from petal.errors import NothingToResumeError
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 HERE = Path(__file__).parent
+KILLED_INPUT = str(HERE / "killed_input.py")
 ROUNDS = 500
 
 
@@ -95,11 +97,9 @@ def test_the_thread_of_a_killed_process_is_free_again(durable_storage: Checkpoin
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_a_crash_before_the_first_checkpoint_does_not_lose_the_input(
-    durable_storage: CheckpointerConfig, durability: str
+    nursery: Nursery, durable_storage: CheckpointerConfig, durability: str
 ) -> None:
-    with process("killed_input.py", url_of(durable_storage), durability) as killed:
-        killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
+    assert nursery.run([KILLED_INPUT, url_of(durable_storage), durability]).returncode == -signal.SIGKILL
     with (
         AgentFactory(Said).add(lambda state: {"said": ["done"]}, "die").with_checkpointer(durable_storage).build() as a
     ):
@@ -112,14 +112,12 @@ def test_a_crash_before_the_first_checkpoint_does_not_lose_the_input(
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_inputs_that_were_left_one_after_another_are_all_taken_up(
-    durable_storage: CheckpointerConfig, durability: Durability
+    nursery: Nursery, durable_storage: CheckpointerConfig, durability: Durability
 ) -> None:
     """Also where one who takes up the first is killed."""
     url = url_of(durable_storage)
     for arguments in ["exit", "later", "one"], ["exit", "first", "two"], ["exit", "recover"]:
-        with process("killed_input.py", url, *arguments) as killed:
-            killed.communicate(timeout=60)
-        assert killed.returncode == -signal.SIGKILL
+        assert nursery.run([KILLED_INPUT, url, *arguments]).returncode == -signal.SIGKILL
     durable_storage = CheckpointerConfig.from_url(url, durability=durability)
     factory = AgentFactory(Said).add(lambda state: {"said": ["done"]}, "die").with_checkpointer(durable_storage)
     with factory.build() as agent:
@@ -132,15 +130,13 @@ def test_inputs_that_were_left_one_after_another_are_all_taken_up(
 
 @pytest.mark.parametrize(("turn", "recovery"), [("first", "exit"), ("later", "exit"), ("later", "sync")])
 def test_a_run_that_died_before_its_first_checkpoint_is_found(
-    durable_storage: CheckpointerConfig, turn: str, recovery: str
+    nursery: Nursery, durable_storage: CheckpointerConfig, turn: str, recovery: str
 ) -> None:
     """It is listed and taken up, so often as allowed, whether or not an attempt saves something before it dies too."""
     url = url_of(durable_storage)
 
     def dies(*arguments: str) -> None:
-        with process("killed_input.py", url, *arguments) as killed:
-            killed.communicate(timeout=60)
-        assert killed.returncode == -signal.SIGKILL
+        assert nursery.run([KILLED_INPUT, url, *arguments]).returncode == -signal.SIGKILL
 
     dies("exit", turn)
     before = [] if turn == "first" else ["before", "answer"]
@@ -148,8 +144,8 @@ def test_a_run_that_died_before_its_first_checkpoint_is_found(
     with factory.build() as agent:
         (run,) = agent.incomplete()
         assert (run.thread_id, run.status, run.attempts) == ("t", "interrupted", 0)
-    command = [sys.executable, "-m", "petal.cli", "threads", "list", "--json", "--status"]
-    found = json.loads(subprocess.check_output([*command, "interrupted", "--db", url], text=True, timeout=60))
+    command = ["-m", "petal.cli", "threads", "list", "--json", "--status", "interrupted", "--db", url]
+    found = json.loads(nursery.run(command).stdout)
     assert [one["thread_id"] for one in found] == ["t"]
     for _ in range(3):
         dies(recovery, "recover")
