@@ -12,7 +12,7 @@ from petal.checkpoints.envelope import Envelope
 from petal.checkpoints.header import Outline
 from petal.checkpoints.recall import Recall
 from petal.checkpoints.rows import Namespace, Rows
-from petal.checkpoints.values import Items, Spot, Version, Whole, weight
+from petal.checkpoints.values import Items, Spot, Version, Whole
 
 PLACE = Namespace("t", "")
 
@@ -45,7 +45,7 @@ def test_of_the_values_those_are_held_that_the_last_checkpoint_has(steps: list[d
         found = held.at_hand(PLACE)
         assert found is not None
         assert (found.outline.id, found.versions, found.is_whole) == (str(number), last, True)
-        assert found.weight == sum(weight(one) + OVERHEAD for one in last.values())
+        assert found.weight == sum(one.parts.weight + OVERHEAD for one in last.values())
         assert found.size == sum(one.parts.size for one in last.values())
     held.forget("t")
     assert held.size == 0

@@ -11,7 +11,7 @@ from petal.checkpoints.cache import OVERHEAD, ByteCache
 from petal.checkpoints.header import NO_PARENT, Header, Outline
 from petal.checkpoints.records import CheckpointRow, Glimpse, Head, Reader, WriteRow
 from petal.checkpoints.rows import Found, Namespace, Rows
-from petal.checkpoints.values import Chain, Spot, Version, weight
+from petal.checkpoints.values import Chain, Spot, Version
 
 LIGHT = 256 * 1024
 """Bytes of values that take an event loop no longer to make than it takes to have them made by a worker."""
@@ -110,9 +110,9 @@ class Recall:
                 if channel not in made and spots.get(channel) == version.spot:
                     versions[channel] = version
                 else:
-                    weight -= _weight_of(version)
+                    weight -= version.parts.weight + OVERHEAD
         for version in made.values():
-            weight += _weight_of(version)
+            weight += version.parts.weight + OVERHEAD
         if weight > self._cache.limit // 8 * 7:
             versions, weight = {}, 0  # it would not be kept as a whole, and the next save needs the outline
         self._cache.put(place, AtHand(outline, versions, weight), weight + _weight(outline))
@@ -201,10 +201,6 @@ class Recall:
             made = self._rows.version(chain, place, channel, spots[channel], known)
             found[channel] = known[made.spot.row] = made
         return found
-
-
-def _weight_of(version: Version) -> int:
-    return weight(version) + OVERHEAD
 
 
 def _weight(outline: Outline) -> int:

@@ -24,6 +24,8 @@ BUNDLED: Final = 32
 """So many rows of a chain that lie alone become one. A thousand rows take 20 ms to read, the same in 32 bundles 3."""
 MANY: Final = 64
 """Items of a list of which it is worth while to keep the values for the next one who loads them."""
+OBJECT_WEIGHT: Final = 50
+"""Bytes that Python needs around each part."""
 USED_WEIGHT: Final = 850
 """Bytes that a message takes in memory beside what it says, roughly."""
 SMALL: Final = 16 * 1024
@@ -78,6 +80,11 @@ class Whole:
         """Bytes of the value."""
         return len(self.data)
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it takes in memory, roughly: the encoded parts, and what Python needs around each."""
+        return len(self.data) + OBJECT_WEIGHT
+
 
 @dataclass(frozen=True, slots=True)
 class Items:
@@ -91,6 +98,14 @@ class Items:
     """The values that looked so, for the one that takes them out of here: it may use those again which are as they were
     and which nobody else holds."""
 
+    @property
+    def weight(self) -> int:
+        """As that of a whole, with what the looks and the values take."""
+        count = len(self.items)
+        if not self.looks:
+            return self.size + OBJECT_WEIGHT * count
+        return 2 * self.size + (OBJECT_WEIGHT + LOOK_WEIGHT + (USED_WEIGHT if count >= MANY else 0)) * count
+
 
 @dataclass(frozen=True, slots=True)
 class Entries:
@@ -98,6 +113,11 @@ class Entries:
 
     entries: Mapping[bytes, bytes]
     size: int
+
+    @property
+    def weight(self) -> int:
+        """As that of a whole."""
+        return self.size + 2 * OBJECT_WEIGHT * len(self.entries)
 
 
 Parts = Whole | Items | Entries
@@ -271,23 +291,6 @@ def base_of(data: bytes) -> str | None:
     """The row that a row is a change of; None for a whole."""
     row = ormsgpack.unpackb(data)
     return row[1] if row[0] >= _SPLICE else None
-
-
-def weight(version: Version) -> int:
-    """Bytes that a version takes in memory, roughly: the encoded parts, and what Python needs around each."""
-    match version.parts:
-        case Whole():
-            objects = 1
-        case Items(items=items, looks=looks):
-            objects = len(items)
-            if looks:
-                each = 50 + LOOK_WEIGHT + (USED_WEIGHT if objects >= MANY else 0)
-                return 2 * version.parts.size + each * objects
-        case Entries(entries=entries):
-            objects = 2 * len(entries)
-        case _:
-            assert_never(version.parts)
-    return version.parts.size + 50 * objects
 
 
 _WHOLE: Final = 0
