@@ -185,6 +185,21 @@ async def test_a_load_sees_what_others_did(durable_storage: CheckpointerConfig) 
         assert await mine.aget_tuple(on("t")) is None
 
 
+async def test_a_parent_that_another_removed_is_not_named(durable_storage: CheckpointerConfig) -> None:
+    """The checkpoint itself stays, and is at hand."""
+    async with open_checkpointer(durable_storage) as mine, open_checkpointer(durable_storage) as other:
+        await say(chat(mine), "first")
+        before = await mine.aget_tuple(on("t"))
+        assert before is not None
+        assert before.parent_config is not None
+        await other.aprune(["t"], strategy="keep_latest")
+        after = await mine.aget_tuple(on("t"))
+        assert after is not None
+        assert (after.config, after.parent_config) == (before.config, None)
+        assert await mine.aget_tuple(on("t")) == mine.get_tuple(on("t"))
+        assert after.checkpoint == before.checkpoint
+
+
 async def test_what_two_loads_give_is_shared_by_nobody(saver: PetalSaver) -> None:
     await say(chat(saver), "first")
     one, two = [await saver.aget_tuple(on("t")) for _ in range(2)]

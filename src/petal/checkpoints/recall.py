@@ -102,7 +102,7 @@ class Recall:
         return outline, self._versions(reader, place, spots)
 
     def remember(self, place: Namespace, outline: Outline, made: Mapping[str, Version]) -> None:
-        """Keep what was saved or read at hand, and of the values that were those that it still has."""
+        """Keep at hand what was saved or read, with those values of the one before that it still has."""
         spots, versions, weight = outline.spots, dict(made), 0
         if (held := self._cache.get(place)) is not None:
             weight = held.weight
