@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import socket
 import struct
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from nursery import Nursery, Process
 from postgres_rows import SIZE, opened, save
 
 from petal.checkpoints.postgres import PostgresStore
@@ -26,6 +24,7 @@ from petal.checkpoints.records import CheckpointQuery, Reader, Save
 from petal.checkpoints.threads import ThreadQuery
 from petal.errors import CheckpointerUnavailableError
 
+THREE_SAVES = Path(__file__).with_name("three_saves.py")
 CLEAR = "?sslmode=disable&gssencmode=disable"
 """So that what is sent can be read here."""
 
@@ -433,65 +432,36 @@ def test_a_wire_that_breaks_every_time_is_given_up(wire: Wire, cuts: int, saved:
         assert tally(store) == {"t": all_of(1 + saved)}
 
 
-NURSERY = """
-import os, sys
-from petal.checkpoints.postgres import PostgresStore
-from petal.checkpoints.records import CheckpointRow, Save, ValueRow, WriteRow
-from petal.core.config.checkpointer import PostgresOptions
+class Lives:
+    """Processes, one after another, that open a store and save, and may be killed while they do.
 
-def life(url):
-    store = PostgresStore(PostgresOptions(connection_string=url), "postgresql://child")
-    store.open()
-    store.commit([
-        Save(
-            CheckpointRow("t", "", id, None, "loop", 1, "t", b"header", b"metadata", labels=(b"label...",)),
-            [ValueRow("t", "", "messages", id, id, b"value")],
-            [WriteRow("t", "", id, "task", 0, "messages", "", b"write")],
-            "done", "2026-01-01T00:00:00+00:00",
-        )
-        for id in ("1", "2", "3")
-    ])
+    Args:
+        nursery: Starts them.
+    """
 
-for url in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        life(url.strip())
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
-class Nursery:
-    """Makes processes that open a store and save, quickly: one after another from one that has all it needs."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.child: queue.Queue[int] = queue.Queue()
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
+        self._living: queue.Queue[Process] = queue.Queue()
 
     def life(self, url: str) -> int:
-        """Lets one live; 0 if it did all its work, else the signal it died of."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{url}\n")
-        self._process.stdin.flush()
-        self.child.put(int(self._process.stdout.readline()))
-        return int(self._process.stdout.readline())
+        """Lets one live; 0 if it did all its work, else minus the signal it died of."""
+        with self._nursery.start([str(THREE_SAVES), url]) as process:
+            self._living.put(process)
+            if (code := process.wait()) == 0:
+                self._living.get()
+        return code
 
     def kill(self) -> None:
-        os.kill(self.child.get(timeout=30), signal.SIGKILL)
+        """Kills the one that lives."""
+        self._living.get(timeout=30).kill()
 
 
 @pytest.fixture
-def nursery(unmeasured: None) -> Iterator[Nursery]:
-    command = [sys.executable, "-c", textwrap.dedent(NURSERY)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Nursery(process)
-        assert process.stdin is not None
-        process.stdin.close()
+def lives(unmeasured: None, nursery: Nursery) -> Lives:
+    return Lives(nursery)
 
 
-def killed_at(nursery: Nursery, number: int) -> Callable[[Message], None]:
+def killed_at(lives: Lives, number: int) -> Callable[[Message], None]:
     """Kills the child just before its statement of that number is carried out."""
     seen = [0]
 
@@ -499,27 +469,26 @@ def killed_at(nursery: Nursery, number: int) -> Callable[[Message], None]:
         if message[0] in b"EQ":
             seen[0] += 1
             if seen[0] == number + 1:
-                nursery.kill()
+                lives.kill()
                 raise CutError
 
     return look
 
 
-def test_a_process_may_be_killed_at_any_statement(postgres_url: str, nursery: Nursery) -> None:
+def test_a_process_may_be_killed_at_any_statement(postgres_url: str, lives: Lives) -> None:
     """While it makes the tables or saves; the next one finishes that, and of a group of saves there is nothing."""
     wire = Wire(postgres_url)
     executed: list[str] = []
     wire.at_question = lambda message: executed.append("x") if message[0] in b"EQ" else None
-    assert nursery.life(wire.url) == 0
-    nursery.child.get()
+    assert lives.life(wire.url) == 0
     whole, schema = wire.statements, described(postgres_url)
     total = len(executed)
     assert whole[-3:][0].startswith("BEGIN")
     assert total > 20
     reset(postgres_url)
     for number in range(total):
-        wire.at_question = killed_at(nursery, number)
-        assert nursery.life(wire.url) == signal.SIGKILL
+        wire.at_question = killed_at(lives, number)
+        assert lives.life(wire.url) == -signal.SIGKILL
         wire.at_question = lambda message: None
         with opened(postgres_url) as store:
             assert tally(store) == {}, number
@@ -530,7 +499,7 @@ def test_a_process_may_be_killed_at_any_statement(postgres_url: str, nursery: Nu
     wire.close()
 
 
-def test_a_process_may_be_killed_before_it_hears_that_it_has_saved(postgres_url: str, nursery: Nursery) -> None:
+def test_a_process_may_be_killed_before_it_hears_that_it_has_saved(postgres_url: str, lives: Lives) -> None:
     """Then all of it is there."""
     wire = Wire(postgres_url)
 
@@ -540,11 +509,11 @@ def test_a_process_may_be_killed_before_it_hears_that_it_has_saved(postgres_url:
 
     def last(message: Message) -> None:
         if message[0] == b"C" and b"COMMIT" in message[1]:
-            nursery.kill()
+            lives.kill()
             raise CutError
 
     wire.at_answer = look
-    assert nursery.life(wire.url) == signal.SIGKILL
+    assert lives.life(wire.url) == -signal.SIGKILL
     with opened(postgres_url) as store:
         assert tally(store) == {"t": all_of(3)}
         store.commit([save("3"), save("4")])
