@@ -90,13 +90,11 @@ class Recall:
         reader: Reader,
     ) -> Known:
         """What a save needs of earlier ones, read where it is not at hand."""
-        if parent is None:
-            return NO_PARENT, {}
         held = self._cache.get(place)
         if held is not None and held.outline.id == parent:
             outline = held.outline
         else:
-            row = reader.checkpoint(place.thread_id, place.ns, parent)
+            row = None if parent is None else reader.checkpoint(place.thread_id, place.ns, parent)
             outline = NO_PARENT if row is None else self._rows.header(row).outline()
         spots = {channel: outline.spots[channel] for channel in new_versions if _is_apart(channel, checkpoint, outline)}
         return outline, self._versions(reader, place, spots)
