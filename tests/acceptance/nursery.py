@@ -78,19 +78,19 @@ class Process:
             subprocess.TimeoutExpired: If it has not ended in so many seconds.
         """
         if self.returncode is None:
-            if not select.select([self._told], [], [], timeout)[0]:
+            if not self._has_told(timeout):
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
             self.returncode = os.waitstatus_to_exitcode(self._number())
             os.close(self._told)
         return self.returncode
 
     def kill(self) -> None:
-        """End it with SIGKILL, if it was not waited for."""
+        """End it with SIGKILL, if it has not ended."""
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it was not waited for."""
-        if self.returncode is None:
+        """Send it a signal, if it has not ended: then its id may be another's."""
+        if self.returncode is None and not self._has_told(0):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -118,6 +118,9 @@ class Process:
         if late.is_set():
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout, output)
         return output, errors[0]
+
+    def _has_told(self, timeout: float) -> bool:
+        return bool(select.select([self._told], [], [], timeout)[0])
 
     def _number(self) -> int:
         data = os.read(self._told, 8)
