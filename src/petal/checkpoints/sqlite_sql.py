@@ -220,7 +220,7 @@ SELECT id, name, parent_id, run_id, EXISTS (
 )
 FROM petal_checkpoints c WHERE thread_id = ? AND ns = ? ORDER BY id DESC LIMIT 1
 """
-"""Which checkpoint is the newest: without what is sealed, it takes the half of the time."""
+"""Which checkpoint is the newest: without what is sealed, which takes half of the time."""
 CHECKPOINTS = """
 SELECT c.thread_id, c.ns, c.id, c.parent_id, c.source, c.step, c.run_id, c.header, c.metadata, c.name
 FROM petal_checkpoints c WHERE {conditions} ORDER BY c.id DESC, c.thread_id DESC, c.ns DESC LIMIT ?
