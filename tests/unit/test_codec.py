@@ -640,7 +640,14 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(Point, inner, inner),
         st.builds(Thing, inner),
         st.builds(Model, n=inner, s=inner),
-        st.builds(lambda n, extra: Open(n=n, **{f"x{key}": part for key, part in extra.items()}), inner, named),
+        # pydantic takes no lone surrogate in the name of an extra field.
+        st.builds(
+            lambda n, extra: Open(
+                n=n, **{f"x{key}".encode(errors="replace").decode(): one for key, one in extra.items()}
+            ),
+            inner,
+            named,
+        ),
         st.builds(Send, st.text(), inner),
         st.builds(Interrupt, inner),
         st.builds(Overwrite, inner),
