@@ -85,40 +85,55 @@ same_fields(PyObject *fields, Look *before)
     return 1;
 }
 
+/* So many models before its turn, the processor fetches a model itself, then what its fields are in, then their names
+   and values. */
+enum { MODEL_AHEAD = 6, FIELDS_AHEAD = 4, KEYS_AHEAD = 2 };
+
+static void
+fetch(void *address, int lines)
+{
+    for (int line = 0; line < lines; line++)
+        FETCH((char *)address + 64 * line);
+}
+
+/* A new reference to the model at a place that is of its look's class, and its dict, which is its own; or NULL. */
+static PyObject *
+comparable(PyObject *models, PyObject *looks, Py_ssize_t at, PyDictObject **fields)
+{
+    PyObject *model, **dict;
+    if (at >= Py_MIN(PyList_GET_SIZE(models), PyTuple_GET_SIZE(looks)))
+        return NULL;
+    model = Py_NewRef(PyList_GET_ITEM(models, at));
+    if (Py_IS_TYPE(PyTuple_GET_ITEM(looks, at), &LookType) &&
+        Py_TYPE(model) == ((Look *)PyTuple_GET_ITEM(looks, at))->cls &&
+        (dict = _PyObject_GetDictPtr(model)) != NULL && *dict != NULL) {
+        *fields = (PyDictObject *)*dict;
+        return model;
+    }
+    Py_DECREF(model);
+    return NULL;
+}
+
 /* Has the processor fetch, one stage of pointers after the other, what is compared a few models later. Where the cache
    does not hold a long chat, each comparison waited for memory a dozen times in turn. */
 void
 fetch_ahead(PyObject *models, PyObject *looks, Py_ssize_t at)
 {
 #ifndef Py_GIL_DISABLED /* there, others may free a model meanwhile */
-    Py_ssize_t size = Py_MIN(PyList_GET_SIZE(models), PyTuple_GET_SIZE(looks));
-    if (at + 6 < size) {
-        char *known = (char *)PyTuple_GET_ITEM(looks, at + 6);
-        FETCH(PyList_GET_ITEM(models, at + 6));
-        for (int line = 0; line < 3; line++)
-            FETCH(known + 64 * line);
+    PyObject *model;
+    PyDictObject *fields;
+    if (at + MODEL_AHEAD < Py_MIN(PyList_GET_SIZE(models), PyTuple_GET_SIZE(looks))) {
+        FETCH(PyList_GET_ITEM(models, at + MODEL_AHEAD));
+        fetch(PyTuple_GET_ITEM(looks, at + MODEL_AHEAD), 3);
     }
-    for (Py_ssize_t next = at + 4; next >= at + 2; next -= 2) {
-        PyObject *model, **fields;
-        if (next >= size)
-            continue;
-        model = PyList_GET_ITEM(models, next);
-        if (!Py_IS_TYPE(PyTuple_GET_ITEM(looks, next), &LookType) ||
-            Py_TYPE(model) != ((Look *)PyTuple_GET_ITEM(looks, next))->cls)
-            continue;
-        fields = _PyObject_GetDictPtr(model);
-        if (fields == NULL || *fields == NULL)
-            continue;
-        if (next == at + 4) {
-            char *names = (char *)SLOT(model, fields_set_at);
-            FETCH(*fields);
-            for (int line = 0; line < 3; line++)
-                FETCH(names + 64 * line);
-        } else {
-            char *keys = (char *)((PyDictObject *)*fields)->ma_keys;
-            for (int line = 0; line < 4; line++)
-                FETCH(keys + 64 * line);
-        }
+    if ((model = comparable(models, looks, at + FIELDS_AHEAD, &fields)) != NULL) {
+        FETCH(fields);
+        fetch(SLOT(model, fields_set_at), 3);
+        Py_DECREF(model);
+    }
+    if ((model = comparable(models, looks, at + KEYS_AHEAD, &fields)) != NULL) {
+        fetch(fields->ma_keys, 4);
+        Py_DECREF(model);
     }
 #endif
 }
