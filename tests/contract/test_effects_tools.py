@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ class Killed(BaseException):
 
 
 killing: list[int] = []
+"""The amounts whose calls end so, each when all of them have begun."""
 
 
 @tool
@@ -39,6 +41,8 @@ def charge(amount: int) -> str:
     charged.append((amount, petal.idempotency_key()))
     if amount in killing:
         killing.remove(amount)
+        while killing:
+            time.sleep(0.001)
         raise Killed
     return f"charged {amount}"
 
@@ -75,7 +79,15 @@ def fail() -> str:
     raise ConnectionError("down")
 
 
-TOOLS = [charge, acharge, confirm, look, remember, fail]
+@tool
+async def slow() -> str:
+    """Take longer than what is beside it."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+    return "ended"
+
+
+TOOLS = [charge, acharge, confirm, look, remember, fail, slow]
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +144,25 @@ async def test_a_tool_that_ended_beside_one_that_asks_is_not_called_again(
             assert call.duration is not None
             assert call.kind == "tool"
             assert call.checkpoint_id
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "tool"])
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_tool_beside_one_that_asks_may_end(kind: str, place: int) -> None:
+    calls = [("confirm", "1", {"amount": 1}), ("slow", "2", {})]
+    async with built(kind, "memory://", asks(*calls[place:], *calls[:place]), "Done.") as agent:
+        await agent.thread("t").ainvoke("Hello")
+        assert {call.id: call.status for call in await agent.thread("t").atool_calls()} == {"1": "open", "2": "done"}
+
+
+@pytest.mark.parametrize("kind", ["llm", "tool"])
+async def test_a_tool_beside_those_that_fail_may_end(kind: str) -> None:
+    calls = asks(("fail", "1", {}), ("slow", "2", {}), ("fail", "3", {}))
+    async with built(kind, "memory://", calls, "Done.") as agent:
+        with pytest.raises(ConnectionError):
+            await agent.thread("t").ainvoke("Hello")
+        found = {call.id: call.status for call in await agent.thread("t").atool_calls()}
+        assert found == {"1": "failed", "2": "done", "3": "failed"}
 
 
 def test_two_questions_of_one_tool_step_go_to_their_own(storage: CheckpointerConfig) -> None:

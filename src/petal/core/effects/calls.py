@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,11 +33,25 @@ class RecordedCalls:
         return run(task, self._request(task, request.tool_call), lambda: execute(request))
 
     async def awrap(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Any]]) -> Any:
-        """As `wrap`."""
+        """As `wrap`. One that fails or asks does so when those beside it have ended, or these were left unrecorded.
+
+        On threads LangGraph waits for them itself.
+        """
         task = Task.current()
         if task is None:
             return await execute(request)
-        return await arun(task, self._request(task, request.tool_call), lambda: execute(request))
+        beside, ended = task.book.under_way, asyncio.Event()
+        beside.append(ended)
+        try:
+            return await arun(task, self._request(task, request.tool_call), lambda: execute(request))
+        except Exception:
+            ended.set()
+            await asyncio.sleep(0)  # those that were given out together all begin in one turn of the loop
+            for other in beside:
+                await other.wait()
+            raise
+        finally:
+            ended.set()
 
     def prepare(self, calls: Sequence[ToolCall]) -> None:
         """Decide in the order of the calls what becomes of each, before they run at the same time.

@@ -61,12 +61,14 @@ class Book:
         is_kept: Whether that checkpoint is on disk, so that effects can be recorded on it.
         settled: What was decided of effects before they run.
         counts: How often each name was called.
+        under_way: For each tool call of an event loop, whether it has ended.
     """
 
     effects: dict[Identity, Effect] | None = None
     is_kept: bool = False
     settled: dict[Identity, Any] = field(default_factory=dict)
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    under_way: list[asyncio.Event] = field(default_factory=list)
 
 
 class Questions:
