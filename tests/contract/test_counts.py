@@ -150,19 +150,23 @@ def test_the_fiftieth_turn_writes_little(storage: CheckpointerConfig) -> None:
 
 
 async def test_a_turn_is_two_transactions(storage: CheckpointerConfig) -> None:
-    """The input with START and its writes, before the node runs; then the node's writes with what they make."""
+    """The input with START and its writes, before the node runs; then the node's writes with what they make.
+
+    In memory there is nothing to wait for, and so nothing to share.
+    """
     with counted(storage) as (saver, store):
+        before, after = ([1] * 3, [1] * 5) if store.is_immediate else ([3], [3, 2])
         assert await saver.aget_tuple({"configurable": {"thread_id": "nobody's"}}) is None
         saver._engine.journal._linger = 60  # no machine is that slow
 
         async def reply(state: MessagesState) -> dict[str, Any]:
-            assert [len(group) for group in store.groups] == [3]
+            assert [len(group) for group in store.groups] == before
             return {"messages": [AIMessage("hi")]}
 
         graph = StateGraph(MessagesState).add_node("reply", reply).add_edge(START, "reply").compile(checkpointer=saver)
         config: RunnableConfig = {"configurable": {"thread_id": "chat"}}
         await graph.ainvoke({"messages": [HumanMessage("hello")]}, config, durability="sync")
-        assert [len(group) for group in store.groups] == [3, 2]
+        assert [len(group) for group in store.groups] == after
 
 
 def test_the_fiftieth_turn_takes_few_statements(tmp_path: Path, statements: list[str]) -> None:

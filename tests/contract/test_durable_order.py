@@ -61,6 +61,7 @@ class Commits:
             self.saves += saves
 
         monkeypatch.setattr(saver._engine.store, "commit", commit_some)
+        monkeypatch.setattr(saver._engine.store, "is_immediate", False)  # what may be held up is written by a thread
 
 
 def saver_of(agent: Agent) -> PetalSaver:

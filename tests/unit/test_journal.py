@@ -31,6 +31,7 @@ class GatedStore:
 
     where = "memory://"
     readers = 1
+    is_immediate = False
 
     def __init__(self) -> None:
         self.groups: list[list[str]] = []
@@ -452,6 +453,34 @@ def test_what_failed_does_not_stay_in_memory(journal: Journal) -> None:
     assert remembered() == 0
 
 
+async def test_an_immediate_store_is_written_by_the_callers_thread(store: GatedStore) -> None:
+    """Unless something is queued: then a save keeps its place behind that."""
+    store.is_immediate = True
+    journal = Journal(store)
+    assert journal.submit(save("1")).done()
+    assert journal.asubmit(save("2")).done()
+    assert (journal.commits, journal.saves, journal.is_used) == (2, 2, True)
+    with pytest.raises(CheckpointerError, match="yesterday"):
+        journal.submit(broken("3")).result()
+    begun, go = threading.Event(), threading.Event()
+
+    def change(transaction: Transaction) -> bool:
+        begun.set()
+        return go.wait(30)
+
+    changed = journal.change(change)
+    assert begun.wait(30)
+    behind = journal.asubmit(save("4"))
+    assert not behind.done()
+    go.set()
+    await behind
+    assert changed.result()
+    assert [name for group in store.groups for name in group] == ["1", "2", "3", "change", "4"]
+    journal.close()
+    with pytest.raises(CheckpointerUnavailableError):
+        journal.submit(save("5"))
+
+
 FORGOTTEN = """
 import sys
 from petal.checkpoints.journal import Journal
@@ -479,12 +508,13 @@ def test_a_forgotten_journal_ends_with_its_process_and_writes_what_is_queued(tmp
 LATE = """
 import atexit
 from petal.checkpoints.journal import Journal
-from petal.checkpoints.memory import MemoryStore
 from petal.checkpoints.records import Save
+from petal.checkpoints.sqlite import SqliteStore
+from petal.core.config.checkpointer import SqliteOptions
 
 def late():
     try:
-        Journal(MemoryStore()).submit(Save())
+        Journal(SqliteStore(SqliteOptions(db_file=":memory:"), "sqlite://")).submit(Save())
     except ConnectionError as error:
         print(error)
 
@@ -495,4 +525,4 @@ atexit.register(late)
 def test_a_save_after_the_end_of_the_program_is_refused(tmp_path: Path) -> None:
     """Python starts no thread any more then; the alternative would be to wait for ever."""
     done = subprocess.run([sys.executable, "-c", LATE], check=True, timeout=60, capture_output=True, text=True)
-    assert done.stdout.strip() == str(CheckpointerUnavailableError.closed("memory://"))
+    assert done.stdout.strip() == str(CheckpointerUnavailableError.closed("sqlite://"))

@@ -123,13 +123,21 @@ class Envelope:
             not forgeries.
         allow_plaintext: With keys, also open what is not encrypted, so that an older database can be converted.
             Whoever can write to the database can then put unencrypted rows of their own there.
+        compresses: Whether what gets smaller by it is compressed, which takes most of the time of sealing. What is
+            compressed opens all the same.
         limit: Bytes that one value may have, so that a small row cannot unfold into all the memory there is.
     """
 
     def __init__(
-        self, keys: KeyRing | None = None, *, allow_plaintext: bool = False, limit: int = DEFAULT_LIMIT
+        self,
+        keys: KeyRing | None = None,
+        *,
+        allow_plaintext: bool = False,
+        compresses: bool = True,
+        limit: int = DEFAULT_LIMIT,
     ) -> None:
         self._keys, self._allow_plaintext, self._limit = keys, allow_plaintext, limit
+        self._worth_trying = _WORTH_TRYING if compresses else limit + 1
         self._contexts = _Contexts()
         self._secrets: tuple[bytes, ...] = (b"",)
         self._heads = (_PLAIN, _PACKED)
@@ -159,11 +167,10 @@ class Envelope:
                     f"{place} would be {len(data)} bytes, and {self._limit} is the limit: keep large things in files "
                     "or tables of their own, and their names in the state."
                 )
-        worth: list[bytes | bytearray | memoryview[int]] = [data for data, _ in pieces if len(data) >= _WORTH_TRYING]
+        least = self._worth_trying
+        worth: list[bytes | bytearray | memoryview[int]] = [data for data, _ in pieces if len(data) >= least]
         smaller = iter(self._contexts.compressor.multi_compress_to_buffer(worth) if worth else ())
-        return [
-            self._enclosed(data, next(smaller) if len(data) >= _WORTH_TRYING else None, place) for data, place in pieces
-        ]
+        return [self._enclosed(data, next(smaller) if len(data) >= least else None, place) for data, place in pieces]
 
     def _enclosed(self, data: bytes, smaller: zstandard.BufferSegment | None, place: Place) -> bytes:
         if packed := smaller is not None and len(smaller) * 10 <= len(data) * 9:

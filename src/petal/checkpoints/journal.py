@@ -46,6 +46,8 @@ class _Entry:
 class Journal:
     """Writes to a store in the order of submission: consecutive saves together, a change alone.
 
+    A save for which an immediate store has nothing to wait is written by its caller's thread, without a detour.
+
     An answer comes when the work is durable. A save that fails does so alone: its group is rolled back, and
     each is tried by itself. Where the storage itself fails, all that waited for that transaction fail, each with
     an error of its own. Work that was submitted is done, even if nobody waits for it any more.
@@ -142,23 +144,42 @@ class Journal:
     def _promised(self, work: Any, size: int = 0, *, waits: bool = True) -> Future[Any]:
         answer: Future[Any] = Future()
         answer.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-        with self._state:
-            if waits:
-                self._state.wait_for(lambda: self._closed or not self._waiting or self._waiting + size <= self._limit)
-            self._enqueue(_Entry(work, answer, size))
+        entry = _Entry(work, answer, size)
+        if not self._is_done_at_once(entry):
+            with self._state:
+                if waits:
+                    self._state.wait_for(
+                        lambda: self._closed or not self._waiting or self._waiting + size <= self._limit
+                    )
+                self._enqueue(entry)
         return answer
 
     def _awaited(self, work: Any, size: int = 0) -> asyncio.Future[Any]:
         # An async caller holds its save until it is durable anyway, so there is nothing to gain by not queueing it.
         answer = asyncio.get_running_loop().create_future()
+        entry = _Entry(work, answer, size)
+        if self._is_done_at_once(entry):
+            return answer
         with self._state:
-            self._enqueue(_Entry(work, answer, size))
+            self._enqueue(entry)
             self._unhanded += 1
             if hands_over := self._unhanded >= HANDOVER_SAVES:
                 self._unhanded = 0
         if hands_over:
             _hand_over()
         return answer
+
+    def _is_done_at_once(self, entry: _Entry) -> bool:
+        """Whether it was a save that nothing is queued before, and has been written."""
+        if not self._store.is_immediate or not isinstance(entry.work, Save):
+            return False
+        with self._state:
+            if self._busy or self._closed:
+                return False
+            self._used = True
+        self._save([entry])
+        _settle(entry)
+        return True
 
     def _enqueue(self, entry: _Entry) -> None:
         if self._closed:

@@ -22,6 +22,7 @@ class MemoryStore:
 
     where = "memory://"
     readers = 1
+    is_immediate = True
 
     def __init__(self) -> None:
         self._lock = RLock()
@@ -40,28 +41,23 @@ class MemoryStore:
                 self._rows = None
 
     def commit(self, saves: Sequence[Save]) -> None:
-        with self.transaction() as transaction:
+        with self._lock, MemoryTransaction(self._tables()) as transaction:
             for save in saves:
                 transaction.save(save)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        with self._open() as rows:
-            transaction = MemoryTransaction(rows)
-            try:
-                yield transaction
-            except BaseException:
-                transaction.undo()
-                raise
+        with self._lock, MemoryTransaction(self._tables()) as transaction:
+            yield transaction
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        with self._open() as rows:
-            yield MemoryReader(rows)
+        with self._lock:
+            yield MemoryReader(self._tables())
 
     def read(self, ask: Callable[[Reader], T]) -> T:
-        with self.reader() as reader:
-            return ask(reader)
+        with self._lock:
+            return ask(MemoryReader(self._tables()))
 
     def heads(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Head]:
         return self.read(lambda reader: reader.heads(places))
@@ -81,9 +77,7 @@ class MemoryStore:
     def translated(self, error: Exception) -> Exception | None:
         return None
 
-    @contextmanager
-    def _open(self) -> Iterator[Tables]:
-        with self._lock:
-            if self._rows is None:
-                raise CheckpointerUnavailableError.closed(self.where)
-            yield self._rows
+    def _tables(self) -> Tables:
+        if self._rows is None:
+            raise CheckpointerUnavailableError.closed(self.where)
+        return self._rows

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import islice
-from typing import Any, TypeVar
+from operator import delitem, setitem
+from typing import Any, Self, TypeVar
 
 from petal.checkpoints.fence import require_next
 from petal.checkpoints.records import (
@@ -146,15 +147,21 @@ class MemoryReader:
 
 
 class MemoryTransaction(MemoryReader):
-    """Changes rows, and notes how to undo it; the store's lock is held."""
+    """Changes rows, and undoes that if its block raises; the store's lock is held."""
 
     def __init__(self, rows: Tables) -> None:
         super().__init__(rows)
-        self._undo: list[Callable[[], object]] = []
+        self._undo: list[tuple[Any, ...]] = []
+        """Functions with their arguments."""
 
-    def undo(self) -> None:
-        while self._undo:
-            self._undo.pop()()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, cls: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if cls is not None:
+            while self._undo:
+                act, *arguments = self._undo.pop()
+                act(*arguments)
 
     def save(self, save: Save) -> None:
         now = datetime.fromisoformat(save.now) if save.now else datetime.now(UTC)
@@ -352,13 +359,14 @@ class MemoryTransaction(MemoryReader):
         if told:
             self._put(self._rows.told, thread_id, save.told)
         self._enter(
-            replace(
-                old,
+            ThreadInfo(
+                thread_id,
                 checkpoints=old.checkpoints + checkpoints,
                 updated=max(old.updated or now, now),
                 checkpoint_id=max(old.checkpoint_id, head),
                 status=save.status if told else old.status,
                 size=(old.size or 0) + size,
+                created=old.created,
             )
         )
 
@@ -375,26 +383,28 @@ class MemoryTransaction(MemoryReader):
 
     def _put(self, rows: dict[K, V], key: K, row: V) -> None:
         if key in rows:
-            old = rows[key]
-            self._undo.append(lambda: rows.__setitem__(key, old))
+            self._undo.append((setitem, rows, key, rows[key]))
         else:
-            self._undo.append(lambda: rows.__delitem__(key))
+            self._undo.append((delitem, rows, key))
         rows[key] = row
 
     def _drop(self, rows: dict[K, V], key: K) -> bool:
         if key not in rows:
             return False
-        old = rows.pop(key)
-        self._undo.append(lambda: rows.__setitem__(key, old))
+        self._undo.append((setitem, rows, key, rows.pop(key)))
         return True
 
     def _list(self, items: list[Any], item: Any) -> None:
         insort(items, item)
-        self._undo.append(lambda: items.pop(bisect_left(items, item)))
+        self._undo.append((_without, items, item))
 
     def _unlist(self, items: list[Any], item: Any) -> None:
-        items.pop(bisect_left(items, item))
-        self._undo.append(lambda: insort(items, item))
+        _without(items, item)
+        self._undo.append((insort, items, item))
+
+
+def _without(items: list[Any], item: Any) -> None:
+    items.pop(bisect_left(items, item))
 
 
 def _descending(items: list[Any], below: Sequence[Any]) -> Iterator[Any]:

@@ -52,6 +52,8 @@ class PostgresStore:
         CheckpointerConfigurationError: If the connection string cannot be read.
     """
 
+    is_immediate = False
+
     def __init__(self, options: PostgresOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
         self._read_only = read_only

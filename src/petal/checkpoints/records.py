@@ -346,6 +346,8 @@ class Store(Protocol):
     """As a URL, without any password."""
     readers: int
     """How many reads at once are worth while."""
+    is_immediate: bool
+    """Whether a save is written in no time, since no disk and no network has a part in it."""
 
     def open(self) -> None:
         """Connect, and bring the tables to this version.
@@ -362,7 +364,8 @@ class Store(Protocol):
         ...
 
     def commit(self, saves: Sequence[Save]) -> None:
-        """Write all of these in one durable transaction, or none of them. Only the journal calls this.
+        """Write all of these in one durable transaction, or none of them. Only the journal calls this, where the store
+        is not immediate from one thread alone.
 
         Raises:
             OrphanedSave: If one of them leans on a parent that is not there.

@@ -36,7 +36,7 @@ class _Configured(PetalSaver):
             )
         keys = None if options.encryption_key_env is None else KeyRing.from_env(options.encryption_key_env)
         codec = Codec(Allowlist().adding(*allow), on_decode_error=on_decode_error)
-        envelope = Envelope(keys, allow_plaintext=options.allow_plaintext)
+        envelope = Envelope(keys, allow_plaintext=options.allow_plaintext, compresses=not store.is_immediate)
         super().__init__(
             store,
             Rows(codec, envelope, frozenset(options.metadata_keys)),

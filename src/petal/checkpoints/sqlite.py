@@ -47,6 +47,7 @@ class SqliteStore:
     """
 
     readers = 4
+    is_immediate = False
 
     def __init__(self, options: SqliteOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
