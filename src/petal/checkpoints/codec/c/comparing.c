@@ -154,7 +154,7 @@ fields_as_before(PyObject *model, PyObject *known, PyObject *classes)
     if (is_same) {
         /* Last, since a set may hold something that runs foreign code when it is compared, and may fail. */
         names = Py_NewRef(SLOT(model, fields_set_at));
-        is_same = PyObject_RichCompareBool(names, before->names, Py_EQ);
+        is_same = PyObject_RichCompareBool(before->names, names, Py_EQ);
         Py_DECREF(names);
         if (is_same < 0)
             PyErr_Clear();
