@@ -364,8 +364,8 @@ class Store(Protocol):
         ...
 
     def commit(self, saves: Sequence[Save]) -> None:
-        """Write all of these in one durable transaction, or none of them. Only the journal calls this, where the store
-        is not immediate from one thread alone.
+        """Write all of these in one durable transaction, or none of them. Only the journal calls this, and from one
+        thread alone if the store is not immediate.
 
         Raises:
             OrphanedSave: If one of them leans on a parent that is not there.
