@@ -148,9 +148,9 @@ async def test_a_tool_that_ended_beside_one_that_asks_is_not_called_again(
 
 @pytest.mark.parametrize("kind", [*KINDS, "tool"])
 @pytest.mark.parametrize("place", [0, 1])
-async def test_a_tool_beside_one_that_asks_may_end(kind: str, place: int) -> None:
+async def test_a_tool_beside_one_that_asks_may_end(kind: str, place: int, storage: CheckpointerConfig) -> None:
     calls = [("confirm", "1", {"amount": 1}), ("slow", "2", {})]
-    async with built(kind, "memory://", asks(*calls[place:], *calls[:place]), "Done.") as agent:
+    async with built(kind, storage, asks(*calls[place:], *calls[:place]), "Done.") as agent:
         await agent.thread("t").ainvoke("Hello")
         assert {call.id: call.status for call in await agent.thread("t").atool_calls()} == {"1": "open", "2": "done"}
 

@@ -179,7 +179,8 @@ def test_a_value_is_found_again_though_nothing_is_at_hand(storage: CheckpointerC
         size = saver.threads()[0].size or 0
         graph.update_state(past.config, None, as_node="__copy__")
         assert len(said(saver)) == 4
-        assert (saver.threads()[0].size or 0) - size < 1000  # in memory nothing is compressed; four messages are 1,600
+        # Four messages are 1,600 in memory, where nothing is compressed.
+        assert (saver.threads()[0].size or 0) - size < (1000 if storage.type == "memory" else 700)
 
 
 def test_a_version_may_be_called_new_again(storage: CheckpointerConfig) -> None:
