@@ -571,6 +571,7 @@ READS: dict[str, tuple[int, Callable[[Reader], Any]]] = {
     "one": (1, lambda reader: reader.checkpoint("t7", "", "0003")),
     "chains": (11, lambda reader: reader.chains("t7", "", [("messages", "0000"), ("other", "0000")])),
     "writes": (2, lambda reader: reader.writes("t7", "", ["0003", "0004"])),
+    "strays": (2, lambda reader: reader.strays("t7")),
     "page": (5, lambda reader: reader.checkpoints(CheckpointQuery(limit=5, after=("0005", "t7", "")))),
     "page of a thread": (
         3,
@@ -602,13 +603,14 @@ READS: dict[str, tuple[int, Callable[[Reader], Any]]] = {
 
 @pytest.fixture(scope="module")
 def crowded(_own_postgres: PostgresServer) -> str:
-    """A database of 400 threads with 10 checkpoints each, one of which has 500 values of its own."""
+    """A database of 400 threads with 10 checkpoints each, one of which has 500 values of its own, and stray writes."""
     url = _own_postgres.create_database()
     with opened(url) as store:
         for step in range(10):
             id = f"{step:04}"
             store.commit([thread_save(number, id) for number in range(400)])
         store.commit([Save(values=[ValueRow("t7", "", "messages", f"x{n}", f"x{n}", b"whole") for n in range(500)])])
+        store.commit([Save(writes=[WriteRow("t7", "", "none", "task", n, "messages", "", b"write") for n in range(2)])])
     return url
 
 
@@ -646,6 +648,21 @@ def test_a_read_touches_no_more_than_it_gives(crowded: str, name: str, analyzed:
         run(crowded, "ANALYZE")
     rows, ask = READS[name]
     touches_little(crowded, rows, ask)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_thread_is_deleted_without_looking_at_others(crowded: str, analyzed: bool) -> None:
+    with opened(crowded) as store:
+        store.commit([thread_save(1000, f"{step:04}") for step in range(10)])
+    if analyzed:
+        run(crowded, "ANALYZE")
+    before = fetched(crowded)
+    with opened(crowded) as store, store.transaction() as rows:
+        rows.recount("t1000")
+        rows.delete_thread("t1000")
+    after = fetched(crowded)
+    assert after[0] - before[0] <= 2
+    assert after[1] - before[1] <= 2 * (10 + 20 + 10 + 20 + 1)  # of each table, counted and deleted
 
 
 def test_a_search_for_two_entries_begins_with_the_rare_one(crowded: str) -> None:

@@ -240,7 +240,7 @@ BEGIN
     IF cardinality(w_thread) > 0 THEN
         INSERT INTO {s}.petal_writes (thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data)
         SELECT * FROM unnest(w_thread, w_ns, w_checkpoint, w_task, w_idx, w_channel, w_path, w_data)
-        ON CONFLICT (thread_id, ns, checkpoint_id, task_id, idx) DO UPDATE SET channel = excluded.channel,
+        ON CONFLICT (checkpoint_id, thread_id, ns, task_id, idx) DO UPDATE SET channel = excluded.channel,
             task_path = excluded.task_path, data = excluded.data
         WHERE excluded.idx < 0;
     END IF;
@@ -294,6 +294,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         # All rows of a chain have the same key, which PostgreSQL then stores once.
         "CREATE INDEX petal_values_chain ON {s}.petal_values (thread_id, root) WHERE root IS NOT NULL",
+        # A checkpoint's id tells its time, so rows are added at the end of the key's index, whatever thread they belong
+        # to; in one that began with the thread they went into the middle, and its pages stayed half empty.
         """
         CREATE TABLE {s}.petal_writes (
             thread_id text COLLATE "C",
@@ -304,9 +306,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             channel text NOT NULL,
             task_path text COLLATE "C" NOT NULL,
             data bytea NOT NULL,
-            PRIMARY KEY (thread_id, ns, checkpoint_id, task_id, idx)
+            PRIMARY KEY (checkpoint_id, thread_id, ns, task_id, idx)
         )
         """,
+        # An expression, so that only what asks for a whole thread is planned with it. It holds each thread's id once.
+        "CREATE INDEX petal_writes_thread ON {s}.petal_writes ((thread_id || ''))",
         """
         CREATE INDEX petal_writes_notes ON {s}.petal_writes (thread_id, channel)
         WHERE starts_with(channel, '__petal_')

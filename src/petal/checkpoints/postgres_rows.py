@@ -138,7 +138,7 @@ class Batch:
             self.values[value.thread_id, value.ns, value.channel, value.version] = value
         for write in save.writes:
             self._entry(write.thread_id, now, save)
-            place = (write.thread_id, write.ns, write.checkpoint_id, write.task_id, write.idx)
+            place = (write.checkpoint_id, write.thread_id, write.ns, write.task_id, write.idx)
             if write.idx < 0:
                 self.writes[place] = write
             else:

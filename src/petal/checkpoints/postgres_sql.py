@@ -109,7 +109,7 @@ ORDER BY checkpoint_id, task_path, task_id, idx
 """
 STRAYS = """
 SELECT thread_id, ns, checkpoint_id, task_id, idx, channel, task_path, data FROM {s}.petal_writes w
-WHERE thread_id = %b AND NOT EXISTS (
+WHERE thread_id || '' = %b AND NOT EXISTS (
     SELECT 1 FROM {s}.petal_checkpoints c WHERE c.thread_id = w.thread_id AND c.ns = w.ns AND c.id = w.checkpoint_id
 )
 ORDER BY ns, checkpoint_id, task_path, task_id, idx
@@ -130,9 +130,12 @@ THREADS_OF_RUNS = """
 SELECT thread_id, ns, id FROM {s}.petal_checkpoints WHERE run_id = ANY(%b) ORDER BY thread_id, ns, id
 """
 
-DELETE_THREAD = tuple(
-    f"DELETE FROM {{s}}.petal_{table} WHERE thread_id = %b"
-    for table in ("labels", "writes", "values", "checkpoints", "threads")
+DELETE_THREAD = (
+    "DELETE FROM {s}.petal_writes WHERE thread_id || '' = %b",
+    *(
+        f"DELETE FROM {{s}}.petal_{table} WHERE thread_id = %b"
+        for table in ("labels", "values", "checkpoints", "threads")
+    ),
 )
 DELETE_CHECKPOINTS = tuple(
     f"DELETE FROM {{s}}.petal_{table} WHERE thread_id = %b AND ns = %b AND {key} = ANY(%b)"
@@ -150,7 +153,7 @@ COUNTED = """
 SELECT count(*), coalesce(max(id) FILTER (WHERE ns = ''), ''), min(id), max(id),
     coalesce(sum(octet_length(header) + octet_length(metadata)), 0)
     + (SELECT coalesce(sum(octet_length(data)), 0) FROM {s}.petal_values WHERE thread_id = %(thread)b)
-    + (SELECT coalesce(sum(octet_length(data)), 0) FROM {s}.petal_writes WHERE thread_id = %(thread)b)
+    + (SELECT coalesce(sum(octet_length(data)), 0) FROM {s}.petal_writes WHERE thread_id || '' = %(thread)b)
 FROM {s}.petal_checkpoints WHERE thread_id = %(thread)b
 """
 RECOUNT = """
