@@ -10,6 +10,7 @@ from functools import cache
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
 from petal.checkpoints.branches import is_given, names_in
+from petal.checkpoints.chains import BUNDLE_MARK, Bundle, base_of
 from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.lineage import outdated, past_of
@@ -18,7 +19,6 @@ from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Sa
 from petal.checkpoints.retention import Point, needed_by
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.threads import ThreadQuery
-from petal.checkpoints.values import BUNDLE_MARK, base_of, unbundled
 from petal.errors import CheckpointerError, CheckpointNotFoundError
 
 _PAGE = 200
@@ -283,9 +283,8 @@ class Reach:
                 self._passed.add((channel, at))
                 if (found := self._chains[channel, spot.root].find(at)) is None:
                     break
-                row, data = found
+                row, at = found
                 yield row
-                at = base_of(data)
 
 
 class _Lying:
@@ -295,7 +294,7 @@ class _Lying:
         self._rows = rows
         self._alone: dict[str, ValueRow] = {}
         self._bundles: list[ValueRow] = []
-        self._bundled: dict[str, tuple[ValueRow, bytes]] = {}
+        self._bundled: dict[str, tuple[ValueRow, str]] = {}
 
     def add(self, row: ValueRow) -> None:
         if row.version.startswith(BUNDLE_MARK):
@@ -303,20 +302,21 @@ class _Lying:
         else:
             self._alone[row.version] = row
 
-    def find(self, name: str) -> tuple[ValueRow, bytes] | None:
-        """The row of the store that holds a row, and what that holds."""
+    def find(self, name: str) -> tuple[ValueRow, str | None] | None:
+        """The row of the store that holds a row, and what that is a change of."""
         if (row := self._alone.get(name)) is not None:
-            return row, self._rows.opened(row)
+            return row, base_of(self._rows.opened(row))
         while name not in self._bundled and self._bundles:
             bundle = self._bundles.pop()
-            for inner, data in unbundled(self._rows.opened(bundle)).items():
-                self._bundled[inner] = bundle, data
+            for inner, base in Bundle.unpacked(self._rows.opened(bundle)).based().items():
+                self._bundled[inner] = bundle, base
         return self._bundled.get(name)
 
 
 def bundle(change: Transaction, rows: Rows, place: Namespace, channel: str, names: Sequence[str], now: str) -> None:
-    """Put rows that lie alone into one, where they still do."""
+    """Put rows that lie alone, newest first, into one, where they still do."""
     found = change.values(place.thread_id, place.ns, [(channel, name) for name in names])
+    found.sort(key=lambda row: names.index(row.version), reverse=True)
     if len(found) > 1:
         change.save(Save(values=[rows.bundle(found)], now=now))
         change.delete_values(place.thread_id, place.ns, [(row.channel, row.version) for row in found])

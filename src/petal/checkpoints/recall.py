@@ -8,10 +8,11 @@ from typing import NamedTuple
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
 from petal.checkpoints.cache import OVERHEAD, ByteCache
+from petal.checkpoints.chains import Chain
 from petal.checkpoints.header import NO_PARENT, Header, Outline
 from petal.checkpoints.records import CheckpointRow, Glimpse, Head, Reader, WriteRow
 from petal.checkpoints.rows import Found, Namespace, Rows
-from petal.checkpoints.values import Chain, Spot, Version
+from petal.checkpoints.values import Spot, Version
 
 LIGHT = 256 * 1024
 """Bytes of values that take an event loop no longer to make than it takes to have them made by a worker."""

@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, TASKS
 from langgraph.constants import START
 
+from petal.checkpoints.chains import BUNDLE_MARK, Chain, bundled, chained, stored
 from petal.checkpoints.codec import Codec
 from petal.checkpoints.envelope import Envelope, Place
 from petal.checkpoints.header import Header, Outline, packed
@@ -28,7 +29,7 @@ from petal.checkpoints.names import row_name
 from petal.checkpoints.notes import INPUT, INPUT_ID, INPUT_LEFT
 from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
 from petal.checkpoints.threads import OF_INPUT, CheckpointInfo
-from petal.checkpoints.values import BUNDLE_MARK, Chain, Parts, Spot, Version, bundled, chained, join, split, stored
+from petal.checkpoints.values import Parts, Spot, Version, join, split
 from petal.errors import CheckpointCorruptionError, ThreadIdRequiredError
 
 FENCE, HEAD, FORK = "__petal_fence", "head", "fork"
@@ -277,7 +278,7 @@ class Rows:
         return chained(chain, spot, place.named(f"channel {channel!r}"), known)
 
     def bundle(self, rows: Sequence[ValueRow]) -> ValueRow:
-        """One row that holds what some of one chain do."""
+        """One row that holds what some changes of one chain do, oldest first."""
         row = replace(rows[0], version=BUNDLE_MARK + row_name())
         data = bundled({row.version: self.opened(row) for row in rows})
         return replace(row, data=self.envelope.seal(data, _place(row)))

@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
 )
 
 from petal.checkpoints import lineage, undoing
+from petal.checkpoints.chains import BUNDLED
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.leases import LEASE, Conflicts, Leases
 from petal.checkpoints.lifetime import Closable
@@ -40,7 +41,6 @@ from petal.checkpoints.records import (
 )
 from petal.checkpoints.rows import FENCE, FORK, HEAD, Found, Namespace, Rows, Saved
 from petal.checkpoints.search import Search
-from petal.checkpoints.values import BUNDLED
 from petal.checkpoints.whole_threads import WholeThreads
 from petal.core.config.checkpointer import Durability
 from petal.core.config.retention import Retention

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
+from petal.checkpoints.chains import Chain
 from petal.checkpoints.codec import Codec
 from petal.checkpoints.conversion.content import contents, expect, together
 from petal.checkpoints.conversion.source import Different, Tick, changed, newest
@@ -17,7 +18,6 @@ from petal.checkpoints.records import CheckpointRow, Reader, Save, Status, Trans
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.saver import PetalSaver
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery
-from petal.checkpoints.values import Chain, base_of
 from petal.errors import CheckpointCorruptionError
 
 _PAGE = 1000
@@ -137,7 +137,7 @@ class _Bases:
     """The names of a chain's rows, and which of them are changes of which."""
 
     def __init__(self, chain: Chain) -> None:
-        self._bases = {name: base_of(data) for name, data in chain.rows.items()}
+        self._bases = chain.bases()
         self._whole: set[str] = set()
 
     def missing(self, name: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import cast
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
+from petal.checkpoints.chains import BUNDLED
 from petal.checkpoints.codec import ValueNotSavableError
 from petal.checkpoints.conversion.content import Content, contents, digest, expect, together
 from petal.checkpoints.conversion.source import Different, Tick, changed, moment, newest
@@ -24,7 +25,7 @@ from petal.checkpoints.recall import Recall
 from petal.checkpoints.records import OrphanedSave, Save, Status, Transaction, WriteRow
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.threads import ThreadInfo
-from petal.checkpoints.values import BUNDLED, split
+from petal.checkpoints.values import split
 from petal.errors import CheckpointerError
 
 _PAGE = 10_000

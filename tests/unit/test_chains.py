@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ormsgpack
@@ -12,18 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petal.checkpoints.cache import ByteCache
-from petal.checkpoints.values import (
-    SMALL,
-    Chain,
-    Spot,
-    Version,
-    base_of,
-    bundled,
-    chained,
-    join,
-    split,
-    stored,
-)
+from petal.checkpoints.chains import SMALL, Chain, base_of, bundled, chained, stored
+from petal.checkpoints.values import Spot, Version, join, split
 from petal.errors import CheckpointCorruptionError
 
 
@@ -67,9 +57,9 @@ class Stored:
         self.values[version] = value
         return version
 
-    def bundle(self, names: Iterable[str]) -> None:
+    def bundle(self, names: Sequence[str]) -> None:
         """Put some rows into one."""
-        self.rows[f"+{len(self.rows)}"] = bundled({name: self.rows.pop(name) for name in names})
+        self.rows[f"+{names[0]}"] = bundled({name: self.rows.pop(name) for name in names})
 
     def read(self, version: str, known: dict[str, Version] | None = None) -> Version:
         return chained(chain_of(self.rows), self.versions[version].spot, "here", known)
@@ -95,6 +85,52 @@ def test_every_version_reads_back_whatever_it_is_a_change_of(history: list[tuple
         if isinstance(kept.values[version], dict):
             assert list(join(read.parts, codec, "")) == list(kept.values[version])
         assert read == kept.versions[version]
+
+
+def edited(value: Any, edit: int, text: str) -> Any:
+    """A list or dict with something added, removed or changed."""
+    if isinstance(value, list):
+        at = edit % (len(value) + 1)
+        after = value[at + 1 :]
+        return [[*value[:at], *after], [*value[:at], text, *after], [*value, text], value][edit % 4]
+    key = f"k{edit % 8}"
+    return {k: v for k, v in value.items() if k != key} if edit % 3 == 0 else {**value, key: text}
+
+
+@given(
+    st.sampled_from([[f"item {n} " * 9 for n in range(8)], {f"k{n}": f"item {n} " * 9 for n in range(8)}]),
+    st.lists(st.tuples(st.integers(0, 99), st.text(max_size=20), st.sampled_from([0, 0, 0, 1, 4])), max_size=12),
+    st.data(),
+)
+def test_bundles_of_any_branches_read_back(
+    value: Any, history: list[tuple[int, str, int]], data: st.DataObject
+) -> None:
+    """Some changes of a chain, whichever they are, become one row, and some of the others another one."""
+    kept = Stored()
+    made = [kept.put(value, None)]
+    for edit, text, back in history:
+        base = made[max(0, len(made) - 1 - back)]
+        made.append(kept.put(edited(kept.values[base], edit, text), base))
+    for root in set(made):
+        changes = [name for name in made if kept.versions[name].spot.root == root != name]
+        first = data.draw(st.sets(st.sampled_from(changes))) if changes else set()
+        for some in (first, {*changes} - first):
+            if some:
+                kept.bundle(sorted(some))
+    chain = chain_of(kept.rows)
+    bases = chain.bases()
+    for version in made:
+        read = kept.read(version)
+        assert join(read.parts, codec, "") == kept.values[version]
+        assert (read.parts, read.rows) == (kept.versions[version].parts, kept.versions[version].rows)
+        for known in made:
+            assert kept.read(version, {known: kept.read(known)}).rows == read.rows
+            assert kept.read(version, {known: kept.read(known)}).parts == read.parts
+        rows = 0
+        at: str | None = version
+        while at is not None:
+            rows, at = rows + 1, bases[at]
+        assert rows == read.rows
 
 
 @pytest.mark.parametrize(
@@ -197,8 +233,12 @@ def test_damaged_chains_are_named() -> None:
         ({**whole, second: whole[first]}, f"begins with '{second}' instead of '{first}'"),
         ({**whole, first: ormsgpack.packb([0, b"x"])}, "do not fit together"),
         ({**whole, first: ormsgpack.packb([2, []])}, "do not fit together"),
-        ({**whole, first: ormsgpack.packb([-1, []])}, "do not fit together: no kind of row -1"),
+        ({**whole, first: ormsgpack.packb([-1, []])}, "cannot be read: no kind of row -1"),
         ({**whole, first: ormsgpack.packb([1, []])}, "do not fit together"),
+        ({**whole, first: ormsgpack.packb([1])}, "cannot be read"),
+        ({**whole, first: ormsgpack.packb([3, first, 0, 0, []])}, "begins with a change"),
+        ({**whole, second: ormsgpack.packb([4, first, [], []])}, "a change of no list"),
+        ({**whole, first: ormsgpack.packb([2, []]), second: ormsgpack.packb([3, first, 0, 0, []])}, "of no dict"),
     ]:
         with pytest.raises(CheckpointCorruptionError, match=problem):
             chained(chain_of(rows), Spot(first, third), "here")
@@ -229,6 +269,34 @@ def test_bundles_are_read_like_the_rows_in_them() -> None:
     assert kept.read(version, known).alone == tuple(reversed(names[37:]))
     kept.rows.update({f"+{fork}": bundled(rows)})
     assert join(kept.read(fork).parts, codec, "") == kept.values[fork]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xc1",
+        ormsgpack.packb(7),
+        ormsgpack.packb([3, ["a"], ["b"], [0], [0], [1]]),
+        ormsgpack.packb([3, ["a"], ["b"], [0], [0], [1], []]),
+        ormsgpack.packb([3, ["a"], [None], [0], [0], [0], []]),
+        ormsgpack.packb([3, ["a"], ["b"], [0, 0], [0], [0], []]),
+        ormsgpack.packb([3, [], [], [], [], [], []]),
+        ormsgpack.packb([3, 1, ["b"], [0], [0], [0], []]),
+        ormsgpack.packb([1, ["a"], ["b"], [0], [0], [0], []]),
+    ],
+)
+def test_what_is_no_bundle_is_told(data: bytes) -> None:
+    with pytest.raises(ValueError, match="it is no bundle"):
+        Chain().add("+", data)
+
+
+def test_a_whole_is_in_no_bundle() -> None:
+    """Every chain begins with the row of its root, which no bundle hides."""
+    kept = Stored()
+    first = kept.put([1], None)
+    with pytest.raises(ValueError, match="is no change"):
+        bundled(kept.rows)
+    assert kept.versions[first].alone == ()
 
 
 def test_large_rows_are_left_alone() -> None:
