@@ -74,7 +74,7 @@ class Header:
             CheckpointCorruptionError: If they hold none.
         """
         try:
-            format, v, ts, table, channels, seen, spots, updated, further, unfinished = ormsgpack.unpackb(data)
+            format, v, ts, versions, seen, spots, updated, further, unfinished = ormsgpack.unpackb(data)
             if format != _FORMAT:
                 raise ValueError(f"format {format!r} is unknown")
             checkpoint = Checkpoint(
@@ -82,36 +82,27 @@ class Header:
                 ts=ts,
                 id=id,
                 channel_values={},
-                channel_versions={channel: table[n] for channel, n in channels.items()},
-                versions_seen={node: {ch: table[n] for ch, n in versions.items()} for node, versions in seen.items()},
+                channel_versions=versions,
+                versions_seen=seen,
                 updated_channels=updated,
             )
             checkpoint.update(further)
-            found = {channel: Spot(table[root], table[row]) for channel, (root, row) in spots.items()}
+            found = {channel: Spot(root, row) for channel, (root, row) in spots.items()}
             return cls(checkpoint, found, unfinished, name, data)
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise CheckpointCorruptionError(where, f"its header cannot be read: {error}") from error
 
 
 def packed(checkpoint: Checkpoint, spots: Mapping[str, Spot], *, unfinished: bool) -> bytes:
-    """A header as bytes. Versions and names of rows recur often, so each is written once."""
-    table: dict[Any, int] = {}
-    number = table.setdefault
-    channels = {channel: number(version, len(table)) for channel, version in checkpoint["channel_versions"].items()}
-    seen = {
-        node: {channel: number(version, len(table)) for channel, version in versions.items()}
-        for node, versions in checkpoint["versions_seen"].items()
-    }
-    rows = {channel: [number(root, len(table)), number(row, len(table))] for channel, (root, row) in spots.items()}
+    """A header as bytes. Versions and names of rows recur often, which the envelope makes small."""
     return ormsgpack.packb(
         [
             _FORMAT,
             checkpoint["v"],
             checkpoint["ts"],
-            list(table),
-            channels,
-            seen,
-            rows,
+            checkpoint["channel_versions"],
+            checkpoint["versions_seen"],
+            {channel: list(spot) for channel, spot in spots.items()},
             checkpoint.get("updated_channels"),
             {key: checkpoint[key] for key in checkpoint.keys() - _KNOWN},  # type: ignore[literal-required]
             unfinished,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
 from petal.checkpoints.threads import ThreadInfo, ThreadQuery
 
 Status = Literal["done", "unfinished", "waiting", "failed"]
 """What a thread's newest checkpoint says: nothing is left to do, steps are, a question is open, a step raised."""
-
-
 NOTES = "__petal_"
 """How the names of the channels begin to which Petal itself writes."""
+
+_DATA = attrgetter("data")
 
 
 @dataclass(slots=True)
@@ -153,7 +154,7 @@ class Save:
     @property
     def size(self) -> int:
         """Bytes of the sealed data."""
-        size = sum([len(row.data) for row in self.values]) + sum([len(row.data) for row in self.writes])
+        size = sum(map(len, map(_DATA, self.values))) + sum(map(len, map(_DATA, self.writes)))
         if (row := self.checkpoint) is not None:
             size += len(row.header) + len(row.metadata)
         return size

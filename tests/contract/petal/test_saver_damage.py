@@ -191,7 +191,7 @@ def test_verification_tells_of_rows_that_no_key_opens(
         assert keyless.verify("t") != []
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x9a\x09" + b"\xc0" * 9, b"\x9a\x01" + b"\xc0" * 9])
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x99\x09" + b"\xc0" * 8, b"\x99\x01" + b"\xc0" * 8])
 def test_a_header_that_cannot_be_read_says_so(data: bytes) -> None:
     with pytest.raises(CheckpointCorruptionError, match="its header cannot be read"):
         Header.unpacked(data, "1ef", "", "checkpoint '1ef'")
