@@ -7,13 +7,16 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg
 import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 from postgres_rows import SIZE, opened, save
 
-from petal.checkpoints.postgres import PostgresStore
+from petal.checkpoints import PostgresSaver
+from petal.checkpoints.postgres import PostgresReader, PostgresStore
 from petal.checkpoints.records import CheckpointQuery, Reader
 from petal.checkpoints.threads import ThreadQuery
 from petal.errors import CheckpointerUnavailableError
@@ -133,6 +136,26 @@ def test_dead_connections_are_replaced(postgres_url: str) -> None:
             assert len(reader.checkpoints(CheckpointQuery())) == 3
         broken(postgres_url)
         assert list(pool.map(lambda _: len(checkpoints(store)), range(8))) == [3] * 8
+
+
+def test_a_listing_whose_connection_is_broken_is_whole(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that was read in part is read again, and what it gave the first time does not count."""
+    writes, left = PostgresReader.writes, [2]
+
+    def breaking(reader: PostgresReader, *place: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            broken(postgres_url)
+        return writes(reader, *place)
+
+    with PostgresSaver(postgres_url) as saver:
+        config: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        for step in range(6):
+            config = saver.put(config, empty_checkpoint(), {"source": "loop", "step": step}, {})
+        monkeypatch.setattr(PostgresReader, "writes", breaking)
+        thread: RunnableConfig = {"configurable": {"thread_id": "t"}}
+        assert [found.metadata["step"] for found in saver.list(thread, limit=3)] == [5, 4, 3]
+        assert left[0] < 0
 
 
 def test_connections_are_broken_again_and_again(postgres_url: str) -> None:

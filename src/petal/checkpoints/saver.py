@@ -384,15 +384,15 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def _page(self, search: Search) -> tuple[builtins.list[CheckpointTuple], Search | None]:
         """The checkpoints of a page that match, and the search for the next page."""
 
-        def ask(reader: Reader) -> builtins.list[Found]:
-            wanted = []
-            for row in reader.checkpoints(search.query):
-                if search.matches(row, self._rows):
+        def ask(reader: Reader) -> tuple[builtins.list[Found], Search | None]:
+            here, wanted = replace(search), []  # it is asked once more if the connection is lost meanwhile
+            for row in reader.checkpoints(here.query):
+                if here.matches(row, self._rows):
                     wanted.append(row)
-                search.passed(row)
-            return self._recall.found_all(wanted, reader)
+                here.passed(row)
+            return self._recall.found_all(wanted, reader), here.following()
 
         if search.query.limit <= 0:
             return [], None
-        page = self._engine.read(ask)
-        return [self._rows.checkpoint_tuple(found) for found in page], search.following()
+        page, following = self._engine.read(ask)
+        return [self._rows.checkpoint_tuple(found) for found in page], following
