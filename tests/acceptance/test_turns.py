@@ -95,6 +95,13 @@ def test_the_thread_of_a_killed_process_is_free_again(durable_storage: Checkpoin
             assert following.communicate("go on\n", timeout=60)[0] == "in its step\n['killed', 'next', 'held']\n"
 
 
+def test_processes_that_fork_from_one_where_the_agent_was_built_are_told_apart(
+    durable_storage: CheckpointerConfig,
+) -> None:
+    with process("preloaded.py", url_of(durable_storage)) as preloaded:
+        assert preloaded.communicate(timeout=60)[0] == "runs\n['first', 'second', 'held']\n"
+
+
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_a_crash_before_the_first_checkpoint_does_not_lose_the_input(
     nursery: Nursery, durable_storage: CheckpointerConfig, durability: str

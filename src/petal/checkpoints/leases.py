@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -102,7 +102,6 @@ class Leases:
     def __init__(self, engine: Engine, *, closes: bool = False) -> None:
         self._engine = engine
         self._closes = closes
-        self._process = f"{uuid.uuid4().hex} {_home()} {os.getpid()}"
         self._lock = threading.Lock()
         self._mine: dict[str, Lease] = {}
         self._waiting: dict[str, list[Callable[[], object]]] = {}
@@ -110,6 +109,14 @@ class Leases:
         self._unreleased: list[Release] = []
         self._heart: threading.Thread | None = None
         self._closed = threading.Event()
+
+    @cached_property
+    def _process(self) -> str:
+        """This process. It is named when it first has to do with a thread: what was built may fork before it is used.
+
+        Asked for first while the lock is held, so that it has one name.
+        """
+        return f"{uuid.uuid4().hex} {_home()} {os.getpid()}"
 
     @classmethod
     def in_memory(cls) -> Self:
@@ -169,13 +176,14 @@ class Leases:
     async def _claim(self, lease: Lease) -> None:
         with self._lock:
             self._mine[lease.owner] = lease
+            process = self._process
             silent = time.monotonic() - self._beaten > PULSE
         if silent:
             beaten = time.monotonic()
-            await self._engine.asave(Save(turn=Beat(self._process, BELIEVED)))
+            await self._engine.asave(Save(turn=Beat(process, BELIEVED)))
             self._beaten = beaten
         self._keep_alive()
-        claim = Claim(lease.thread_id, lease.owner, self._process, lease.run_id, lease.is_urgent)
+        claim = Claim(lease.thread_id, lease.owner, process, lease.run_id, lease.is_urgent)
         await self._engine.asave(Save(turn=claim))
 
     async def _turn(self, lease: Lease, wish: str, patience: float) -> None:
