@@ -52,6 +52,11 @@ def _thread_damages(reader: Reader, rows: Rows, thread_id: str) -> Iterator[Dama
         found: list[Damage] = []
         _checkpoint_damages(reader, rows, row, seen, chains, found)
         yield from found
+    for write in reader.strays(thread_id):
+        try:
+            rows.write(write)
+        except CheckpointerError as error:
+            yield _damage(thread_id, f"a write that waits at checkpoint {write.checkpoint_id!r}", error)
 
 
 def _checkpoint_damages(
@@ -65,10 +70,8 @@ def _checkpoint_damages(
     def look(act: Callable[[], T]) -> T | None:
         try:
             return act()
-        except CheckpointCorruptionError as error:
-            found.append(Damage(row.thread_id, error.where, error.problem))
         except CheckpointerError as error:
-            found.append(Damage(row.thread_id, f"checkpoint {row.id!r}", str(error)))
+            found.append(_damage(row.thread_id, f"checkpoint {row.id!r}", error))
         return None
 
     namespace = Namespace(row.thread_id, row.ns)
@@ -91,3 +94,9 @@ def _checkpoint_damages(
             rows.value(namespace, channel, made.parts)
 
         look(read)
+
+
+def _damage(thread_id: str, where: str, error: CheckpointerError) -> Damage:
+    if isinstance(error, CheckpointCorruptionError):
+        return Damage(thread_id, error.where, error.problem)
+    return Damage(thread_id, where, str(error))

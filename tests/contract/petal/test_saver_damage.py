@@ -21,6 +21,7 @@ from shop import BIG, Lines, chat, on, put, said, value_of
 from petal.checkpoints import SqliteSaver, lineage, open_checkpointer
 from petal.checkpoints.envelope import Place
 from petal.checkpoints.header import Header
+from petal.checkpoints.notes import INPUT, put_note
 from petal.checkpoints.records import ValueRow
 from petal.checkpoints.rows import Namespace
 from petal.checkpoints.saver import PetalSaver
@@ -77,6 +78,20 @@ def test_damage_is_named_and_verification_finds_it(
         assert any(named in each.where for each in found)
         assert asyncio.run(saver.averify("sound")) == []
         assert len(said(saver, "sound")) == 2
+
+
+def test_verification_reads_what_waits_for_a_checkpoint(durable_storage: CheckpointerConfig) -> None:
+    """The input of a run that died before its first checkpoint is all that is there of it."""
+    with open_checkpointer(durable_storage) as saver:
+        place = on("t", checkpoint_ns="", checkpoint_id="never")
+        put_note(saver, place, INPUT, {"run": "r", "input": "Hello"}, "input")
+        assert isinstance(saver, PetalSaver)
+        assert saver.verify() == []
+        damage(durable_storage, "UPDATE petal_writes SET data = substr(data, 1, 9)")
+        [found] = saver.verify()
+        assert (found.thread_id, found.problem) == ("t", "its checksum does not match its content and its place")
+        assert "'__petal_input__' of checkpoint 'never'" in found.where
+        assert saver.verify("t") == [found]
 
 
 def key() -> str:
