@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import operator
 import sys
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
+from uuid import uuid4
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import id as ids
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphDrained
@@ -19,10 +23,11 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, interrupt
 
 import petal
-from petal.checkpoints import leases, open_checkpointer
+from petal.checkpoints import clock, leases, open_checkpointer
 from petal.checkpoints.leases import STOP, Lease
 from petal.checkpoints.notes import INPUT, aput_note
 from petal.checkpoints.records import Beat, Claim, LeaseRow, Reader, Save
+from petal.checkpoints.rewinding import arewind
 from petal.checkpoints.saver import PetalSaver
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -668,6 +673,41 @@ async def test_a_run_that_named_its_checkpoint_is_a_fork_and_passes(storage: Che
         await graph.aupdate_state(middle.config, {"log": ["edited"]})
         await graph.aupdate_state(head.config, {"log": ["edited"]})
         assert (await graph.aget_state(ON)).values["log"] == [1, "last", "last", "edited"]
+
+
+@pytest.mark.parametrize("engine", ["petal", "langgraph"])
+def test_a_machine_whose_clock_is_behind_goes_on_from_what_another_one_saved(
+    durable_storage: CheckpointerConfig, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangGraph's ids begin with the time, and the greatest is the newest: so time goes on from the latest known."""
+
+    def a_machine(seconds: int) -> Agent:
+        monkeypatch.setattr(ids, "_last_v6_timestamp", None)
+        monkeypatch.setattr(ids, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + seconds * 10**9))
+        config = {**(durable_storage.config or {}), "engine": engine}
+        return gated(CheckpointerConfig(type=durable_storage.type, config=config), last)
+
+    with a_machine(60) as ahead:
+        ahead.invoke({"log": [1]}, thread_id="t")
+        ahead.thread("t").name_branch("there")
+        earlier = ahead.thread("t").state().config["configurable"]["checkpoint_id"]
+    with a_machine(0) as behind:
+        assert behind.invoke({"log": [2]}, thread_id="t")["log"] == [1, "last", "last", 2, "last", "last"]
+        assert behind.thread("t").state().values["log"][-3:] == [2, "last", "last"]
+    with a_machine(0) as behind:
+        behind.thread("t").drop_branch("there")
+        assert behind.thread("t").branches() == []
+    with a_machine(0) as behind:
+        assert behind.checkpointer is not None
+        asyncio.run(arewind(behind.checkpointer, {"configurable": {"thread_id": "t"}}, earlier))
+        assert behind.thread("t").state().values["log"] == [1, "last", "last"]
+
+
+def test_an_id_that_tells_no_time_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for id in "1", str(uuid4()), "ffffffff-ffff-6fff-8fff-ffffffffffff", str(uuid6()):
+        monkeypatch.setattr(ids, "_last_v6_timestamp", None)
+        clock.follow(id)
+        assert ids._last_v6_timestamp is None
 
 
 async def test_an_update_during_a_bare_run_refuses_the_run(storage: CheckpointerConfig) -> None:

@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.base.id import uuid6
 
+from petal.checkpoints import clock
 from petal.checkpoints.notes import BRANCH, Note, anotes, anotes_at, aput_note
 from petal.errors import BranchExistsError, BranchNameError, BranchNotFoundError, CheckpointNotFoundError
 
@@ -69,7 +70,10 @@ def by_checkpoint(names: Mapping[str, Note]) -> dict[str, list[str]]:
 
 async def anames(saver: BaseCheckpointSaver[Any], thread_id: str) -> dict[str, Note]:
     """The names in a thread, as `names_in` gives them."""
-    return names_in(await anotes(saver, thread_id, BRANCH, ns=""))
+    noted = await anotes(saver, thread_id, BRANCH, ns="")
+    if noted:
+        clock.follow(max(note.key for note in noted))  # of what is said of a name the last counts
+    return names_in(noted)
 
 
 async def acheckpoint_of(saver: BaseCheckpointSaver[Any], thread_id: str, place: str) -> str:

@@ -17,6 +17,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.base.id import uuid6
 
+from petal.checkpoints import clock
 from petal.checkpoints.header import NO_PARENT
 from petal.checkpoints.leases import LEASE
 from petal.checkpoints.lineage import checkpoints_of, points_of
@@ -85,6 +86,7 @@ def twins(points: Sequence[Point], checkpoint_id: str, only: Collection[str] | N
     """
     reached = states_at(points, checkpoint_id, as_far=None if only is None else True)
     newest = {point.ns: point.id for point in sorted(points, key=lambda point: point.id)}
+    clock.follow(max(newest.values()))
     kept = sorted(ns for ns in newest if ns and ":" not in ns)
     if only is not None:
         kept = [ns for ns in kept if ns in only and newest[ns] != reached.get(ns)]

@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 
-from petal.checkpoints import lineage, undoing
+from petal.checkpoints import clock, lineage, undoing
 from petal.checkpoints.chains import BUNDLED
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.leases import LEASE, Conflicts, Leases
@@ -376,6 +376,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def _begun(self, made: CheckpointTuple, found: Found, config: RunnableConfig) -> CheckpointTuple:
         """Says, in each save of a run that goes on from here, whether it named the checkpoint where it began."""
         undoing.found_by(self.leases.of(config), found)
+        clock.follow(made.checkpoint["id"])
         configurable = made.config["configurable"]
         if not configurable["checkpoint_ns"]:
             configurable[FENCE] = HEAD if get_checkpoint_id(config) is None else FORK

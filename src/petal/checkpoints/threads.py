@@ -78,11 +78,14 @@ class CheckpointInfo:
 
 def made_at(checkpoint_id: str) -> datetime | None:
     """When a checkpoint was made, in UTC, if its id is a time-ordered UUID of version 6 as LangGraph's are."""
+    found = ticks(checkpoint_id)
+    return None if found is None else _GREGORIAN + timedelta(microseconds=found // 10)
+
+
+def ticks(checkpoint_id: str) -> int | None:
+    """The same as the id tells it: units of 100 ns since 15 October 1582."""
     try:
         id = UUID(checkpoint_id)
     except ValueError:
         return None
-    if id.version != 6:
-        return None
-    ticks = (id.int >> 80) << 12 | (id.int >> 64) & 0xFFF
-    return _GREGORIAN + timedelta(microseconds=ticks // 10)
+    return (id.int >> 80) << 12 | (id.int >> 64) & 0xFFF if id.version == 6 else None

@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from petal.checkpoints import clock
 from petal.checkpoints.langgraph import lineage
 from petal.checkpoints.langgraph.dialect import Dialect
 from petal.checkpoints.langgraph.serde import NamingSerializer
@@ -69,7 +70,10 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the thread's newest in the config's namespace."""
         config = _named(config)
-        return self._ask(lambda saver: saver.get_tuple(config), config)
+        found = self._ask(lambda saver: saver.get_tuple(config), config)
+        if found is not None:
+            clock.follow(found.checkpoint["id"])
+        return found
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Like `get_tuple`."""
