@@ -208,6 +208,26 @@ def test_files_are_shared(opened: Open) -> None:
     assert entry.checkpoints == 2
 
 
+def test_a_relative_name_stays_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a step, or a tool, takes the process to; there may even be another file of that name."""
+
+    def named(thread_id: str) -> SqliteStore:
+        store = SqliteStore(SqliteOptions(db_file="rows.db"), WHERE)
+        store.open()
+        store.commit([save("1", thread_id=thread_id)])
+        return store
+
+    monkeypatch.chdir(tmp_path)
+    here = named("here")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert here.read(lambda reader: [info.thread_id for info in reader.threads(ThreadQuery())]) == ["here"]
+    there = named("there")
+    assert here.glance(("here", "")) is not None
+    for store in here, there:
+        store.close()
+
+
 def test_other_tables_in_the_file_stay_as_they_are(opened: Open, file: Path) -> None:
     made(file, "CREATE TABLE checkpoints (thread_id TEXT)", "INSERT INTO checkpoints VALUES ('theirs')")
     store = opened()

@@ -51,7 +51,7 @@ class SqliteStore:
 
     def __init__(self, options: SqliteOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
-        self._file = options.db_file
+        self._path = Path(options.db_file)
         self._in_memory = options.db_file == MEMORY_FILE
         self._patience = options.busy_timeout
         self._synchronous = options.synchronous
@@ -66,8 +66,10 @@ class SqliteStore:
 
     def open(self) -> None:
         try:
+            # Connections that come later are to the same file, wherever the process is then.
+            self._path = self._path.absolute()
             if not self._in_memory and not self._read_only:
-                Path(self._file).parent.mkdir(parents=True, exist_ok=True)
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._writing:
                 self._writer = self._prepared()
         except sqlite3.Error as error:
@@ -132,11 +134,10 @@ class SqliteStore:
         return meaning(self.where, error) if isinstance(error, sqlite3.Error) else None
 
     def _connected(self, mode: str, patience: float) -> sqlite3.Connection:
-        path = Path(self._file)
-        if mode == "ro" and not path.is_file():
+        if mode == "ro" and not self._path.is_file():
             raise no_such_file(self.where)
         return sqlite3.connect(
-            MEMORY_FILE if self._in_memory else f"file:{quote(str(path.absolute()))}?mode={mode}",
+            MEMORY_FILE if self._in_memory else f"file:{quote(str(self._path))}?mode={mode}",
             uri=not self._in_memory,
             timeout=patience,
             isolation_level=None,  # transactions begin where this module says so
