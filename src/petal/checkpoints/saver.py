@@ -199,7 +199,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
             CheckpointerError: If a value cannot be saved; it names the channel, and nothing was saved.
             Exception: What went wrong when the run saved its input, or what its tasks wrote, on the way here.
         """
-        place, parent = Namespace.of(config), get_checkpoint_id(config)
+        place, parent = Namespace.of(config), _base_of(config, checkpoint)
         self.unsettled.check(place, config)
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
@@ -225,7 +225,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`."""
-        place, parent = Namespace.of(config), get_checkpoint_id(config)
+        place, parent = Namespace.of(config), _base_of(config, checkpoint)
         self.unsettled.check(place, config)
         known = self._recall.known(place, parent, checkpoint, new_versions)
         if known is None:
@@ -325,7 +325,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         self._recall.forget(place.thread_id)
 
         def work(change: Transaction) -> Saved:
-            known = self._recall.looked_up(place, get_checkpoint_id(config), checkpoint, new_versions, change)
+            known = self._recall.looked_up(place, _base_of(config, checkpoint), checkpoint, new_versions, change)
             made = self._rows.saved(place, config, checkpoint, metadata, new_versions, *known)
             change.save(self._rows.sealed([made.save])[0])
             return made
@@ -397,3 +397,12 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
             return [], None
         page, following = self._engine.read(ask)
         return [self._rows.checkpoint_tuple(found) for found in page], following
+
+
+def _base_of(config: RunnableConfig, checkpoint: Checkpoint) -> str | None:
+    """The parent that a checkpoint may be saved as a change of.
+
+    Who saves once more what was loaded, under the config that came with it, names the checkpoint as its own parent.
+    """
+    parent = get_checkpoint_id(config)
+    return None if parent == checkpoint["id"] else parent

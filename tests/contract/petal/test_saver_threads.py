@@ -204,6 +204,18 @@ def test_a_checkpoint_may_be_saved_again_under_another_parent(storage: Checkpoin
         assert value_of(saver, "2") == [BIG, "c"]
 
 
+def test_a_checkpoint_may_be_its_own_parent(storage: CheckpointerConfig) -> None:
+    """As one is that a program saves under the config that came with it."""
+    with open_checkpointer(storage) as saver:
+        assert isinstance(saver, PetalSaver)
+        for value in [BIG], [BIG, "b"], [BIG, "b"]:
+            put(saver, "1", "1", value, "v1")
+            assert value_of(saver, "1") == value
+        put(saver, "2", "1", [BIG, "b"], "v1", new=False)
+        assert value_of(saver, "2") == [BIG, "b"]
+        assert saver.verify() == []
+
+
 def test_two_savers_may_have_one_store_in_memory() -> None:
     """The second one sees what the first one saved, and goes on after that was closed; then all of it is gone."""
     store, rows = MemoryStore(), Rows(Codec(Allowlist()), Envelope())
