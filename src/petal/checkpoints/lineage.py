@@ -95,16 +95,21 @@ def delete_for_runs(change: Transaction, rows: Rows, run_ids: Sequence[str]) -> 
 def delta_history(
     reader: Reader, rows: Rows, place: Namespace, id: str | None, channels: Sequence[str]
 ) -> Mapping[str, DeltaChannelHistory]:
-    """What each delta channel is rebuilt from: writes on the way to a checkpoint, and the value they begin with."""
+    """What each delta channel is rebuilt from: writes on the way to a checkpoint, and the value they begin with.
+
+    A loop of parents ends the way, as a missing one does.
+    """
     history: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
     written: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
     remaining = set(channels)
     target = reader.checkpoint(place.thread_id, place.ns, id)
     parent = target.parent_id if target else None
-    while parent is not None and remaining:
+    passed = {target.id} if target else set()
+    while parent is not None and parent not in passed and remaining:
         row = reader.checkpoint(place.thread_id, place.ns, parent)
         if row is None:
             break
+        passed.add(parent)
         header = rows.header(row)
         for write in reversed(reader.writes(place.thread_id, place.ns, [row.id])):
             if write.channel in remaining:
@@ -177,17 +182,18 @@ def headers_of(found: Mapping[Key, CheckpointRow], rows: Rows) -> Callable[[Key]
 
 
 def rebuilt_from(keys: Collection[Key], known: Mapping[Key, Row], header: Callable[[Key], Header]) -> set[Key]:
-    """The ancestors that the delta channels of some checkpoints are rebuilt from."""
+    """The ancestors that the delta channels of some checkpoints are rebuilt from; a loop of parents has an end."""
     needed: set[Key] = set()
     for key in keys:
         if not known[key].delta:
             continue
         missing = {channel for channel in header(key).versions if channel not in header(key).spots}
-        at = known[key]
-        while missing and at.parent is not None and (at.ns, at.parent) in known:
-            at = known[at.ns, at.parent]
-            needed.add(at.key)
-            missing -= header(at.key).spots.keys()
+        at, passed = known[key], {key}
+        while missing and at.parent is not None and (before := (at.ns, at.parent)) in known and before not in passed:
+            at = known[before]
+            passed.add(before)
+            needed.add(before)
+            missing -= header(before).spots.keys()
     return needed
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.channels import DeltaChannel
-from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, empty_checkpoint
 from langgraph.graph import StateGraph
 from langgraph.types import Send
 from shop import BIG, Lines, Shop, chat, on, put, said, value_of
@@ -214,6 +214,25 @@ def test_a_checkpoint_may_be_its_own_parent(storage: CheckpointerConfig) -> None
         put(saver, "2", "1", [BIG, "b"], "v1", new=False)
         assert value_of(saver, "2") == [BIG, "b"]
         assert saver.verify() == []
+
+
+@pytest.mark.timeout(30)
+def test_a_loop_of_parents_ends_what_a_delta_channel_is_rebuilt_from(saver: PetalSaver) -> None:
+    there, told = empty_checkpoint(), cast(CheckpointMetadata, {"counters_since_delta_snapshot": {"lines": (1, 1)}})
+    there["channel_versions"] = {"lines": "1"}
+    for id, parent in ("1", "2"), ("2", "1"), ("3", "3"):
+        saver.put(on("t", checkpoint_ns="", checkpoint_id=parent), cast(Checkpoint, there | {"id": id}), told, {})
+        saver.put_writes(on("t", checkpoint_ns="", checkpoint_id=id), [("lines", [id])], "task")
+
+    def written(id: str) -> list[Any]:
+        config = on("t", checkpoint_id=id)
+        history = saver.get_delta_channel_history(config=config, channels=["lines"])
+        return [value for _, _, value in history["lines"]["writes"]]
+
+    assert (written("1"), written("2"), written("3")) == ([["2"]], [["1"]], [])
+    saver.prune(["t"])
+    assert [found.checkpoint["id"] for found in saver.list(on("t"))] == ["3"]
+    assert written("3") == []
 
 
 def test_two_savers_may_have_one_store_in_memory() -> None:
