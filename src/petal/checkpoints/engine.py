@@ -92,11 +92,10 @@ class Engine:
     async def later(self, act: Callable[[], T]) -> T:
         """Do it on a worker thread, in the caller's context."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._workers, copy_context().run, act)
-        except RuntimeError as error:
-            if self._state == "closed":
-                raise CheckpointerUnavailableError.closed(self.store.where) from error
-            raise
+            answer = asyncio.get_running_loop().run_in_executor(self._workers, copy_context().run, act)
+        except RuntimeError as error:  # they take no more once it is being closed, or the interpreter is ending
+            raise CheckpointerUnavailableError.closed(self.store.where) from error
+        return await answer
 
     def save(self, save: Save) -> None:
         """Write rows; they are durable when this returns."""

@@ -234,6 +234,16 @@ async def test_a_closed_saver_says_so(saver: PetalSaver) -> None:
             call()
 
 
+async def test_a_saver_that_is_being_closed_says_so(saver: PetalSaver) -> None:
+    """It takes no more reads while it waits for those that go on."""
+    assert await saver.acheckpoints("t") == []
+    saver._engine._workers.shutdown(wait=False)
+    with pytest.raises(CheckpointerUnavailableError, match="is closed"):
+        await saver.acheckpoints("t")
+    with pytest.raises(CheckpointerUnavailableError, match="is closed"):
+        await saver.aget_tuple(on("t"))
+
+
 async def test_a_save_is_completed_though_its_caller_is_cancelled(durable_storage: CheckpointerConfig) -> None:
     async with open_checkpointer(durable_storage) as saver:
         await chat(saver).ainvoke({"messages": [HumanMessage("Hello")]}, on("t"), durability="sync")
