@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from typing import cast
 
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite
 
@@ -15,7 +16,7 @@ from petal.checkpoints.header import Header
 from petal.checkpoints.langgraph.dialect import Key, Row
 from petal.checkpoints.langgraph.lineage import outdated, past_of
 from petal.checkpoints.notes import BRANCH, INPUT, Note, key_of
-from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, ValueRow
+from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Status, Transaction, ValueRow
 from petal.checkpoints.retention import Point, needed_by
 from petal.checkpoints.rows import Namespace, Rows
 from petal.checkpoints.threads import ThreadQuery
@@ -31,9 +32,12 @@ def delete_threads(change: Transaction, thread_ids: Sequence[str]) -> None:
 
 
 def copy_thread(change: Transaction, rows: Rows, source: str, target: str) -> None:
-    """Copy a thread with its whole past."""
+    """Copy a thread with its whole past, and the inputs that wait there for a run."""
     _require(change, source, target)
     _copy(change, rows, source, target, None, None)
+    if waiting := change.strays(source):
+        [status] = [info.status for info in change.threads(ThreadQuery(1, thread_id=source))] or [None]
+        change.save(rows.moved(Save(writes=waiting, status=cast("Status | None", status)), target))
 
 
 def fork_thread(change: Transaction, rows: Rows, source: str, checkpoint_id: str, target: str, *, failed: bool) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any, TypedDict, cast
 
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.graph import StateGraph
 from langgraph.types import Send
 from shop import BIG, Lines, Shop, chat, on, put, said, value_of
@@ -18,6 +20,7 @@ from petal.checkpoints.allowlist import Allowlist
 from petal.checkpoints.codec import Codec
 from petal.checkpoints.envelope import Envelope
 from petal.checkpoints.memory import MemoryStore
+from petal.checkpoints.notes import INPUT, put_note
 from petal.checkpoints.rows import Rows
 from petal.checkpoints.saver import PetalSaver
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -353,3 +356,16 @@ def test_a_copy_stands_as_its_source(saver: PetalSaver) -> None:
     assert {thread.thread_id: thread.status for thread in saver.threads()} == dict.fromkeys(
         ("t", "copy", "fork"), "done"
     )
+
+
+def test_a_copy_has_the_input_that_waits_for_a_run(saver: PetalSaver) -> None:
+    """That of a run which died before its first checkpoint."""
+    chat(saver).invoke({"messages": [HumanMessage("Hello")]}, on("t"), durability="sync")
+    place = on("t", checkpoint_ns="", checkpoint_id=str(uuid6()))
+    put_note(saver, place, INPUT, {"run": "r", "input": "more"}, "input")
+    saver.copy_thread("t", "copy")
+    copy, source = saver.threads()
+    assert (copy.thread_id, copy.status, copy.size) == ("copy", source.status, source.size)
+    assert copy.status == "unfinished"
+    assert saver.notes("copy", INPUT) == [replace(note, thread_id="copy") for note in saver.notes("t", INPUT)] != []
+    assert saver.verify() == []
