@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 
-from petal.checkpoints import sqlite_sql
+from petal.checkpoints import SqliteSaver, sqlite_sql
 from petal.checkpoints.journal import Journal
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Save, ValueRow, WriteRow
 from petal.checkpoints.sqlite import SqliteStore, holds_langgraphs_tables
@@ -453,6 +455,17 @@ def test_a_save_of_the_wrong_types_fails_alone(opened: Open) -> None:
     assert isinstance(error, CheckpointerError)
     assert str(error) == f"{WHERE}: cannot store TEXT value in BLOB column petal_values.data."
     assert ids(store) == []
+
+
+async def test_half_a_character_in_an_id_is_told(file: Path) -> None:
+    config: RunnableConfig = {"configurable": {"thread_id": "half \ud83d", "checkpoint_ns": ""}}
+    with SqliteSaver(file) as saver:
+        with pytest.raises(CheckpointerError, match="is no text that can be kept"):
+            saver.delete_thread("half \ud83d")
+        with pytest.raises(CheckpointerError, match="is no text that can be kept"):
+            await saver.aget_tuple(config)
+        with pytest.raises(CheckpointerError, match="is no text that can be kept"):
+            await saver.aput(config, empty_checkpoint(), {"source": "loop"}, {})
 
 
 def test_an_error_of_no_database_is_left_alone(opened: Open) -> None:

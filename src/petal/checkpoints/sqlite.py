@@ -131,6 +131,8 @@ class SqliteStore:
             lock.release()
 
     def translated(self, error: Exception) -> Exception | None:
+        if isinstance(error, UnicodeEncodeError):
+            return CheckpointerError(f"{self.where}: {error.object!r} is no text that can be kept ({error.reason}).")
         return meaning(self.where, error) if isinstance(error, sqlite3.Error) else None
 
     def _connected(self, mode: str, patience: float) -> sqlite3.Connection:
