@@ -14,6 +14,8 @@ from petal.checkpoints.rows import Namespace, Rows
 
 _PAGE = 50
 _SCALARS = (str, int, float, bool)
+_NO_STEP = 2**63
+"""More than a database's numbers hold."""
 
 
 @dataclass(slots=True)
@@ -44,10 +46,11 @@ class Search:
     ) -> Self:
         """The search that LangGraph's arguments of `list` stand for."""
         filter = filter or {}
+        step = filter.get("step")
         query = CheckpointQuery(
             before=None if before is None else get_checkpoint_id(before),
             source=_text(filter.get("source")),
-            step=filter["step"] if type(filter.get("step")) is int else None,
+            step=step if type(step) is int and abs(step) < _NO_STEP else None,
             run_id=_text(filter.get("run_id")),
             labels=tuple(
                 rows.searched(key, value)

@@ -208,6 +208,7 @@ def test_metadata_is_found_by_its_values(saver: PetalSaver) -> None:
     assert threads(deep={"x": 2}) == {"t2"}
     assert threads(source="input", n=1) == {"t1"}
     assert threads(step=-1) == {"t0", "t1", "t2", "t3"}
+    assert threads(step=10**20) == set()
     assert threads(**{"n' OR '1'='1": 1}) == set()
     assert threads(tenant=None) == set()
     assert len(list(saver.list(None, filter={"tenant": "acme"}, limit=3))) == 3
