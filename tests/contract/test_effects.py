@@ -567,6 +567,21 @@ async def test_under_async_durability_it_waits_for_its_checkpoint(world: World, 
     assert saver.order.index(noted.replace("note on", "checkpoint")) < saver.order.index(noted)
 
 
+@pytest.mark.parametrize("limit", [None, 20])
+async def test_under_async_durability_a_time_limit_changes_nothing(world: World, limit: float | None) -> None:
+    """LangGraph puts functions of its own around what a step with a time limit is given."""
+    saver = SlowSaver()
+
+    async def pay(state: Log) -> Log:
+        threading.Timer(0.02, saver.go_on.set).start()
+        return {"entries": [await petal.step("charge", world.aact, "charge"), interrupt("ok?")]}
+
+    flow = graph(saver, pay, timeout=limit)
+    await flow.ainvoke({"entries": []}, CONFIG, durability="async")
+    result = await flow.ainvoke(Command(resume="yes"), CONFIG, durability="async")
+    assert result == {"entries": ["charge 0 #1", "yes"]}
+
+
 async def test_it_does_not_happen_if_its_checkpoint_cannot_be_saved(world: World) -> None:
     saver = SlowSaver()
     saver.broken = True
