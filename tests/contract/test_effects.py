@@ -582,6 +582,20 @@ async def test_under_async_durability_a_time_limit_changes_nothing(world: World,
     assert result == {"entries": ["charge 0 #1", "yes"]}
 
 
+async def test_what_would_hold_up_its_own_checkpoint_is_refused(world: World) -> None:
+    saver = SlowSaver()
+
+    async def pay(state: Log) -> Log:
+        try:
+            return {"entries": [petal.step("charge", world.act, "charge")]}
+        finally:
+            saver.go_on.set()
+
+    with pytest.raises(RuntimeError, match=r"use `await petal.astep\(…\)` in async nodes"):
+        await graph(saver, pay).ainvoke({"entries": []}, CONFIG, durability="async")
+    assert world.acts == []
+
+
 async def test_it_does_not_happen_if_its_checkpoint_cannot_be_saved(world: World) -> None:
     saver = SlowSaver()
     saver.broken = True

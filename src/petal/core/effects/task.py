@@ -176,10 +176,15 @@ class Task:
         return f"petal-{digest([self.thread_id, self.ns, self.id, told])}"
 
     def load(self) -> Book:
-        """What is recorded of the task, read once an execution."""
+        """What is recorded of the task, read once an execution.
+
+        Raises:
+            RuntimeError: If the caller holds up the event loop that saves the checkpoint.
+        """
         book = self.book
         if book.effects is None and self.saver is not None and self.checkpoint_id:
             while not self._is_settled():
+                self._refuse_to_hold_up()
                 time.sleep(_PAUSE)
             self._take_in(book, notes_at(self.saver, self.config, EFFECT))
         return book
@@ -220,9 +225,7 @@ class Task:
 
         Under the durability "async" a step may begin before its checkpoint is saved, and one behind an input always.
         """
-        call = _without_limit(self._call)
-        loop = getattr((getattr(call, "keywords", None) or {}).get("schedule_task"), "__self__", None)
-        saving = getattr(loop, "_put_checkpoint_fut", None)
+        saving = self._saving
         if saving is not None:
             if not saving.done():
                 return False
@@ -231,6 +234,21 @@ class Task:
         return not isinstance(self.saver, PetalSaver) or self.saver.unsettled.has(
             Namespace(self.thread_id, self.ns), self.checkpoint_id
         )
+
+    @property
+    def _saving(self) -> Any:
+        """What LangGraph's loop saves its latest checkpoint in; None if it has saved none."""
+        call = _without_limit(self._call)
+        loop = getattr((getattr(call, "keywords", None) or {}).get("schedule_task"), "__self__", None)
+        return getattr(loop, "_put_checkpoint_fut", None)
+
+    def _refuse_to_hold_up(self) -> None:
+        saving = self._saving
+        if isinstance(saving, asyncio.Future) and saving.get_loop() is asyncio._get_running_loop():
+            raise RuntimeError(
+                "The checkpoint of this step is being saved in the event loop that petal.step(…) would hold up; use "
+                "`await petal.astep(…)` in async nodes."
+            )
 
     def _take_in(self, book: Book, found: list[Note] | None) -> None:
         if book.effects is None:
