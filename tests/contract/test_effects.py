@@ -609,6 +609,55 @@ async def test_it_does_not_happen_if_its_checkpoint_cannot_be_saved(world: World
     assert world.acts == []
 
 
+def test_a_try_that_was_given_up_begins_nothing_more(world: World) -> None:
+    """Its thread goes on, beside the next try."""
+    again, is_over = threading.Event(), threading.Event()
+    tries: list[int] = []
+
+    def pay(state: Log) -> Log:
+        tries.append(1)
+        is_first = len(tries) == 1
+        petal.step("look", again.wait if is_first else again.set)
+        try:
+            if not is_first:
+                is_over.wait(20)
+            return {"entries": [petal.step("charge", world.act, "charge")]}
+        finally:
+            is_over.set()
+
+    factory = AgentFactory(Log).add(pay).with_timeout(0.5).with_retry(2, delay=0.01)
+    with factory.with_checkpointer("memory://").build() as built:
+        try:
+            result = built.invoke({"entries": []}, thread_id="t")
+        finally:
+            again.set()
+        assert result == {"entries": ["charge 0 #1"]}
+        assert [(call.name, call.attempt) for call in built.thread("t").tool_calls()] == [("look", 2), ("charge", 1)]
+
+
+async def test_an_effect_that_was_given_up_begins_nothing_more(world: World) -> None:
+    go_on, is_over = asyncio.Event(), asyncio.Event()
+
+    async def order() -> None:
+        async def later() -> None:
+            await go_on.wait()
+            try:
+                await petal.step("charge", world.aact, "charge")
+            finally:
+                is_over.set()
+
+        await asyncio.shield(asyncio.ensure_future(later()))
+
+    async def pay(state: Log) -> Log:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(petal.step("order", order), 0.05)
+        go_on.set()
+        await is_over.wait()
+        return {"entries": [await petal.step("charge", world.aact, "charge", 2)]}
+
+    assert await graph(InMemorySaver(), pay).ainvoke({"entries": []}, CONFIG) == {"entries": ["charge 2 #1"]}
+
+
 @in_memory
 def test_under_exit_durability_it_is_recorded_as_far_as_there_is_a_checkpoint(
     saver: BaseCheckpointSaver[Any], world: World

@@ -283,7 +283,8 @@ class AgentFactory:
     def with_timeout(self, s: float) -> Self:
         """Let one try of the latest step take at most `s` seconds, then raise LangGraph's NodeTimeoutError.
 
-        A sync function cannot be stopped: its thread runs on, and what it returns is dropped.
+        A sync function cannot be stopped: its thread runs on, and what it returns is dropped. It begins no `petal.step`
+        any more.
         """
         self._builder.with_timeout(s)
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -134,7 +135,12 @@ def _settle(task: Task, request: Request, book: Book) -> Settled:
 
 
 def script(task: Task, request: Request) -> Script:
-    """How one effect comes about."""
+    """How one effect comes about.
+
+    Raises:
+        CancelledError: If it is wanted in a thread of a step that was given up, which may be under way anew by now.
+    """
+    task.check_wanted()
     book: Book = yield Load()
     if not book.is_kept:
         if task.is_dry:
@@ -231,6 +237,9 @@ async def arun(task: Task, request: Request, call: Callable[[], Awaitable[Any]])
                         token = running.set(wish.running)
                         try:
                             came = await call()
+                        except asyncio.CancelledError:
+                            wish.running.is_given_up = True
+                            raise
                         finally:
                             running.reset(token)
             except BaseException as error:

@@ -40,6 +40,7 @@ class Running:
         identity: Which one it is; None outside of graphs.
         around: The one within which it runs.
         asked: How many questions it came by so far.
+        is_given_up: Whether nobody waits for it any more, so that what it does within is not wanted either.
     """
 
     task_id: str | None
@@ -47,6 +48,7 @@ class Running:
     identity: Identity | None = None
     around: Running | None = None
     asked: int = 0
+    is_given_up: bool = False
 
 
 running: ContextVar[Running | None] = ContextVar("petal_effect", default=None)
@@ -63,6 +65,7 @@ class Book:
         settled: What was decided of effects before they run.
         counts: How often each name was called.
         under_way: For each tool call of an event loop, whether it has ended.
+        is_given_up: Whether nobody waits for the execution any more, though a thread of it may go on.
     """
 
     effects: dict[Identity, Effect] | None = None
@@ -70,6 +73,7 @@ class Book:
     settled: dict[Identity, Any] = field(default_factory=dict)
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
     under_way: list[asyncio.Event] = field(default_factory=list)
+    is_given_up: bool = False
 
 
 class Questions:
@@ -174,6 +178,20 @@ class Task:
         """The idempotency key of an effect, or of the task itself."""
         told = None if identity is None else identity.digest
         return f"petal-{digest([self.thread_id, self.ns, self.id, told])}"
+
+    def check_wanted(self) -> None:
+        """See that somebody waits for what the caller does: threads go on when their step's time is over.
+
+        Raises:
+            CancelledError: If nobody does, as LangGraph raises it then.
+        """
+        here = running.get()
+        given_up = self.book.is_given_up
+        while here is not None:
+            given_up = given_up or here.is_given_up
+            here = here.around
+        if given_up:
+            raise asyncio.CancelledError
 
     def load(self) -> Book:
         """What is recorded of the task, read once an execution.

@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable
 
 from petal.core.config.agent import StepConfig
 from petal.core.config.steps import CustomOptions
+from petal.core.effects.task import Task
 from petal.core.steps.registry import Node, StepContext, options_of
 from petal.errors import AgentConfigurationError
 
@@ -37,12 +38,18 @@ def nodes(step: StepConfig, context: StepContext) -> Node:
 def in_thread(function: Any) -> Node:
     """The sync function as an async one, so that a time-out can go on without it.
 
-    Its thread cannot be stopped: it runs to its end, and what it returns is dropped.
+    Its thread cannot be stopped: it runs to its end, and what it returns is dropped. But it begins no `petal.step` any
+    more, since another try may be under way.
     """
 
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        return await asyncio.to_thread(function, *args, **kwargs)
+        try:
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except asyncio.CancelledError:
+            if (task := Task.current()) is not None:
+                task.book.is_given_up = True
+            raise
 
     return call
 
