@@ -635,6 +635,35 @@ def test_a_try_that_was_given_up_begins_nothing_more(world: World) -> None:
         assert [(call.name, call.attempt) for call in built.thread("t").tool_calls()] == [("look", 2), ("charge", 1)]
 
 
+def test_what_a_try_did_that_was_given_up_answers_the_next_one(world: World) -> None:
+    """The other side refuses to do it again under the same key."""
+    again, is_over = threading.Event(), threading.Event()
+
+    def charge() -> str:
+        if len(world.acts) == 1:
+            again.set()
+            is_over.wait(20)
+            raise ConnectionError("seen before")
+        receipt = world.act("charge")
+        again.wait(20)
+        return receipt
+
+    def pay(state: Log) -> Log:
+        try:
+            return {"entries": [petal.step("charge", charge)]}
+        finally:
+            is_over.set()
+
+    factory = AgentFactory(Log).add(pay).with_timeout(0.5).with_retry(3, delay=0.01)
+    with factory.with_checkpointer("memory://").build() as built:
+        try:
+            assert built.invoke({"entries": []}, thread_id="t") == {"entries": ["charge 0 #1"]}
+        finally:
+            again.set()
+        (call,) = built.thread("t").tool_calls()
+        assert (call.status, call.result) == ("done", "charge 0 #1")
+
+
 async def test_an_effect_that_was_given_up_begins_nothing_more(world: World) -> None:
     go_on, is_over = asyncio.Event(), asyncio.Event()
 

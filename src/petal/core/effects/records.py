@@ -103,8 +103,13 @@ class Effect:
 
 
 def effects(notes: Iterable[Note]) -> list[Effect]:
-    """The effects that notes tell of, in the order in which their newest attempts began."""
+    """The effects that notes tell of, in the order in which their newest attempts began.
+
+    An attempt that was given up may give its result when the next one has begun. It ended then, unless the next one
+    did too, or asks something.
+    """
     found: dict[tuple[str, str, Identity], Effect] = {}
+    done: dict[tuple[str, str, Identity], Effect] = {}
     for note in notes:
         said = note.value
         if said["word"] == ORIGIN:
@@ -112,9 +117,14 @@ def effects(notes: Iterable[Note]) -> list[Effect]:
         identity = Identity(*said["identity"])
         place = (note.ns, note.checkpoint_id, identity)
         if said["word"] == START:
+            if place in found and found[place].status == DONE:
+                done[place] = found[place]
             found[place] = Effect(identity, note.thread_id, note.ns, note.checkpoint_id, said, None)
         else:
             found[place].ended = said
+    for place, ended in done.items():
+        if found[place].status in ("failed", "unknown"):
+            found[place] = ended
     return sorted(found.values(), key=lambda effect: effect.begun["time"])
 
 
