@@ -6,8 +6,10 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,37 @@ async def test_an_unreachable_server_is_said_before_anything_is_saved(gone: MCPS
     assert "secret" not in str(caught.value) + repr(gone)
     assert not (tmp_path / "mcp.db").exists()
     await agent.aclose()
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """Takes no key, and so no request."""
+
+    def do_POST(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+async def test_what_a_server_refuses_is_said_without_secrets() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Refusing) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{http.server_port}"
+        server = MCPServer(url=f"http://ada:secret-1@{host}/mcp?apiKey=secret-2")
+        with pytest.raises(ToolServerError, match="401 Unauthorized") as caught:
+            await server.aload()
+        http.shutdown()
+    assert str(caught.value).startswith(f"MCP server 'http://ada:***@{host}/mcp': ")
+    assert "secret" not in str(caught.value) + repr(server) + str(server)
+
+
+def test_a_programs_secrets_are_not_shown() -> None:
+    args = ("-y", "server", "postgresql://ada:secret-1@db/shop", "--token", "secret-2", "--api-key=secret-3", "-p=3")
+    server = MCPServer(command="npx", args=args)
+    assert server.where == "npx -y server postgresql://ada:***@db/shop --token *** --api-key=*** -p=3"
+    assert "secret" not in repr(server) + str(server)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from petal.core.config.checkpointer import redacted
 from petal.errors import ToolServerError
+
+_QUERY = re.compile(r"(\bhttps?://[^\s'\"?]+)\?[^\s'\"]*")
+"""The query of an address, which may hold a key."""
+_SECRET = re.compile(r"(?i)^--?[\w-]*(key|token|secret|passw|credential)[\w-]*$")
+"""The name of a program's option whose value is not shown."""
 
 
 class MCPServer(BaseModel):
@@ -55,7 +62,19 @@ class MCPServer(BaseModel):
     @property
     def where(self) -> str:
         """The server for messages: its command or address, without its secrets."""
-        return self.url.partition("?")[0] if self.url else " ".join((self.command or "", *self.args))
+        return _shown(self.url) if self.url else " ".join((self.command or "", *_without_secrets(self.args)))
+
+    def __repr_args__(self) -> Any:
+        for name, value in super().__repr_args__():
+            match name:
+                case "url" if value is not None:
+                    yield name, _shown(value)
+                case "args":
+                    yield name, tuple(_without_secrets(value))
+                case _:
+                    yield name, value
+
+    __str__ = BaseModel.__repr__
 
     async def aload(self) -> list[BaseTool]:
         """The server's tools.
@@ -94,7 +113,24 @@ class MCPServer(BaseModel):
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost cause: task groups wrap what went wrong several times over."""
+    """The innermost cause, without secrets: task groups wrap what went wrong several times over."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {_shown(str(error))}"
+
+
+def _shown(text: str) -> str:
+    """A text in which addresses have neither passwords nor queries."""
+    return _QUERY.sub(r"\1", redacted(text))
+
+
+def _without_secrets(args: Iterable[str]) -> Iterator[str]:
+    """A program's arguments, as they may be shown."""
+    is_secret = False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if equals and _SECRET.match(name):
+            yield f"{name}=***"
+        else:
+            yield "***" if is_secret else _shown(arg)
+        is_secret = not equals and _SECRET.match(name) is not None
