@@ -450,6 +450,15 @@ def test_a_condition_that_cannot_work_is_refused() -> None:
         AgentFactory(Trip).add(named("a")).with_prompt("x")
 
 
+def test_a_steps_name_may_not_be_that_of_a_node_beside_another_step() -> None:
+    factory = AgentFactory(Trip).add(named("a")).with_approval().add(named("b"), "approve_a")
+    with pytest.raises(AgentConfigurationError, match="'approve_a' has the name of the node that asks before step 'a'"):
+        factory.build()
+    factory = AgentFactory(DefaultState).with_chat(llm="demo:").with_tools([add]).add(named("b"), "chat_tools")
+    with pytest.raises(AgentConfigurationError, match="'chat_tools' has the name of the node that runs the tools of"):
+        factory.build()
+
+
 def test_a_step_is_tried_again() -> None:
     tries: list[float] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -54,6 +54,7 @@ class AgentBuilderDirector:
         state_keys(context.state_type)
         graph: StateGraph[Any, Any, Any, Any] = StateGraph(context.state_type)
         built = {step.name: self._registry.nodes(step, context) for step in config.steps}
+        _check_names(config.steps, built)
         entries = {step.name: approval_name(step.name) if step.approval else step.name for step in config.steps}
         entries[END] = END
         graph.add_edge(START, entries[config.steps[0].name])
@@ -84,6 +85,18 @@ def declared_types(config: AgentConfig) -> list[type]:
     """The types of the state's annotations, and those of structured answers."""
     outputs = [step.config.get("structured_output") for step in config.steps]
     return types_in(config.state_type, *(output for output in outputs if isinstance(output, type)))
+
+
+def _check_names(steps: Sequence[StepConfig], built: Mapping[str, StepNodes]) -> None:
+    """See that no step is called like a node that another one needs beside its own."""
+    for step in steps:
+        beside = [(approval_name(step.name), "asks before")] if step.approval else []
+        beside += [(tools_name(step.name), "runs the tools of")] if built[step.name].tools is not None else []
+        for name, act in beside:
+            if name in built:
+                raise AgentConfigurationError(
+                    f"Step {name!r} has the name of the node that {act} step {step.name!r}; give it another name."
+                )
 
 
 def _compiled(
