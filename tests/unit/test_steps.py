@@ -233,6 +233,25 @@ def test_a_chat_with_tools_calls_them_until_it_needs_no_more() -> None:
     assert len(model.requests) == 3
 
 
+@pytest.mark.parametrize("kind", ["chat", "react", "tool"])
+def test_a_function_that_can_be_no_tool_is_named(kind: str) -> None:
+    def undescribed(city: str) -> str:
+        return city
+
+    factory = AgentFactory(DefaultState).with_llm("demo:")
+    match kind:
+        case "chat":
+            factory.with_chat().with_tools([undescribed])
+        case "react":
+            factory.with_react_loop([undescribed])
+        case _:
+            factory.with_tool_step([undescribed])
+    with pytest.raises(
+        AgentConfigurationError, match="has a tool 'undescribed' that cannot be one: Function must have"
+    ):
+        factory.build()
+
+
 def test_a_prompt_is_asked_once_though_tools_answer_in_between() -> None:
     model = ScriptedChatModel(replies=[call_add(1, 2), "3."])
     agent = AgentFactory(DefaultState).with_chat(llm=model, prompt_template="Add: {input}").with_tools([add]).build()

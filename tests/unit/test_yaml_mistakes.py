@@ -155,6 +155,11 @@ def failure(text: str, base: Path = Path("/srv")) -> YAMLConfigurationError:
             STEP + "tools:\n  a:\n    function: math:pi\n",
             "agent.yaml:4: tools.a.function: 'math:pi' is of type float, not a function or a LangChain tool.",
         ),
+        (
+            STEP + "tools: {a: 'colorsys:rgb_to_yiq'}\n",
+            "agent.yaml:2: tools.a: 'colorsys:rgb_to_yiq' cannot be a tool: Function must have a docstring if "
+            "description not provided.",
+        ),
         # steps
         ("steps:\n  - chat\n", "agent.yaml:2: steps[0]: Found 'chat'; allowed: a mapping."),
         ("steps: {type: llm}\n", "agent.yaml:1: steps: Found a mapping; allowed: a list."),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from langchain_core.tools import BaseTool
+from langchain_core.tools import tool as tool_of
 
 from petal.errors import AgentConfigurationError
 from petal.tools.mcp import MCPServer
@@ -14,7 +17,7 @@ class Toolbox:
     """Functions, LangChain tools, tools that the model's provider runs itself (dicts), and MCP servers.
 
     Raises:
-        AgentConfigurationError: If one of them is none of these.
+        AgentConfigurationError: If one of them is none of these, or a function that can be no tool.
     """
 
     def __init__(self, tools: Sequence[Any], step: str) -> None:
@@ -23,6 +26,8 @@ class Toolbox:
                 raise AgentConfigurationError(
                     f"Step {step!r} has a tool {tool!r}; give a function, a LangChain tool or an MCPServer."
                 )
+            if callable(tool) and not isinstance(tool, BaseTool):
+                _check_function(tool, step)
         self._given = tuple(tools)
         self._loaded = None if any(isinstance(tool, MCPServer) for tool in tools) else list(tools)
 
@@ -49,3 +54,12 @@ class Toolbox:
             listed = dict(zip(map(id, servers), await asyncio.gather(*(s.aload() for s in servers)), strict=True))
             self._loaded = [one for tool in self._given for one in listed.get(id(tool), [tool])]
         return self._loaded
+
+
+def _check_function(function: Callable[..., Any], step: str) -> None:
+    """See that a function can be a tool: it is described, and its parameters have types that are known."""
+    try:
+        tool_of(function)
+    except Exception as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise AgentConfigurationError(f"Step {step!r} has a tool {name!r} that cannot be one: {error}") from error

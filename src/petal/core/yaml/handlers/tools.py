@@ -32,7 +32,11 @@ def tools_of(entries: Mapping[str, ToolEntry], resolution: Resolution) -> dict[s
         place: Place = ("tools", name)
         written = resolution.mistakes.has((*place, "function"))
         found = _found((*place, "function") if written else place, entry.function, resolution)
-        tools[name] = found if found is None else named(found, name, entry.description)
+        try:
+            tools[name] = found if found is None else named(found, name, entry.description)
+        except Exception as error:
+            tools[name] = None
+            resolution.mistakes.add(place, f"{entry.function!r} cannot be a tool: {error}")
     return tools
 
 
