@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
+from petal.core.config.agent import RetryConfig
 from petal.errors import AgentConfigurationError
 from petal.types.inline import StateField, field_type, parse_type, state_type
 from petal.types.state import Messages, state_keys, with_messages
@@ -160,6 +161,18 @@ def test_a_default_is_not_shared() -> None:
     assert [compiled.invoke({}) for _ in range(2)] == [{"items": [1]}] * 2
 
 
+def test_a_default_is_of_the_fields_type() -> None:
+    def default(text: str, value: Any) -> Any:
+        (channel,) = field_type("n", StateField(text, value, True)).__metadata__
+        return channel.get()
+
+    retry = "petal.core.config.agent:RetryConfig"
+    assert default(retry, {"attempts": 3}) == RetryConfig(attempts=3)
+    assert default(f"list[{retry}]", [{"attempts": 3}]) == [RetryConfig(attempts=3)]
+    assert repr(default("float", 1)) == "1.0"
+    assert default("petal.tools.toolbox:Toolbox | None", None) is None
+
+
 def test_a_channel_is_copied_with_its_value() -> None:
     """LangGraph copies channels where it looks at a state without running anything."""
     for reducer in (None, "add"):
@@ -179,6 +192,12 @@ def test_a_channel_is_copied_with_its_value() -> None:
         (StateField("int", "x", True), "The default 'x' is no int."),
         (StateField("int", None, True), "The default None is no int."),
         (StateField("list[int]", ["x"], True), "The default ['x'] is no list[int]."),
+        (StateField("petal.tools.toolbox:Toolbox", None, True), "The default None is no petal.tools.toolbox:Toolbox."),
+        (
+            StateField("petal.core.turns:Turn", None, True),
+            "Nothing tells whether the default None is a petal.core.turns:Turn; leave it out, and let a step write the "
+            "value.",
+        ),
         (StateField("int", reducer="append"), "The reducer 'append' fits list, not 'int'."),
         (StateField("bool", reducer="add"), "The reducer 'add' fits list, int, float, str, tuple, not 'bool'."),
         (StateField("list[int]", reducer="merge"), "The reducer 'merge' fits dict, not 'list[int]'."),

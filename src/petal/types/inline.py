@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_origin
 
 from langgraph.channels import BinaryOperatorAggregate, LastValue
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from petal.errors import AgentConfigurationError, nearest
@@ -94,10 +94,10 @@ def field_type(name: str, field: StateField, *, folder: Path | None = None) -> A
     value = parse_type(field.type, folder=folder)
     reducer = _reducer(field.reducer, value, field.type, folder) if field.reducer is not None else None
     if field.has_default:
-        _fits(field.default, value, field.type)
+        default = _fitting(field.default, value, field.type)
         if reducer is None:
-            return Annotated[value, Defaulted(value, field.default, name)]
-        return Annotated[value, DefaultedReduced(value, reducer, field.default, name)]
+            return Annotated[value, Defaulted(value, default, name)]
+        return Annotated[value, DefaultedReduced(value, reducer, default, name)]
     return value if reducer is None else Annotated[value, reducer]
 
 
@@ -228,11 +228,23 @@ def _reducer(name: str, value: Any, text: str, folder: Path | None) -> Callable[
     return cast(Callable[[Any, Any], Any], found)
 
 
-def _fits(default: Any, value: Any, text: str) -> None:
+def _fitting(default: Any, value: Any, text: str) -> Any:
+    """The default as a value of its type: a mapping becomes the model that it describes."""
     try:
-        TypeAdapter(value).validate_python(default, strict=True)
+        return _adapter(value).validate_python(default, strict=True)
     except ValidationError:
         raise AgentConfigurationError(f"The default {default!r} is no {text}.") from None
+    except PydanticUserError:
+        raise AgentConfigurationError(
+            f"Nothing tells whether the default {default!r} is a {text}; leave it out, and let a step write the value."
+        ) from None
+
+
+def _adapter(value: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(value)
+    except PydanticSchemaGenerationError:  # of a class that is none of pydantic's, only instances fit
+        return TypeAdapter(value, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 class Defaulted(LastValue[Any]):
