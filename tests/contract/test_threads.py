@@ -6,7 +6,7 @@ import operator
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -288,6 +288,24 @@ async def test_open_questions_come_along_when_a_thread_is_forked(storage: Checkp
 
 def approved(storage: CheckpointerConfig, **approval: str) -> Agent:
     return AgentFactory(Log).add(first).with_approval(**approval).add(second).with_checkpointer(storage).build()
+
+
+async def test_each_call_that_a_condition_sends_is_approved(storage: CheckpointerConfig) -> None:
+    def visit(sent: Any) -> Log:
+        return {"entries": [sent["city"]]}
+
+    def ways(state: Log) -> list[Send]:
+        return [Send("visit", {"city": city}) for city in ("Oslo", "Rome")]
+
+    factory = AgentFactory(Log).add(first).with_condition(ways, {"visit": "visit"})
+    factory.add(visit).with_approval().with_checkpointer(storage)
+    async with factory.build() as agent:
+        thread = agent.thread("t")
+        assert (await thread.ainvoke({}))["entries"] == ["first"]
+        oslo, rome = await thread.ainterrupts()
+        assert oslo.value == rome.value == {"step": "visit", "question": "Run step visit?"}
+        result = await thread.aresume(answers={oslo.id: "yes", rome.id: "no"})
+        assert result["entries"] == ["first", "Oslo"]
 
 
 @pytest.mark.parametrize("answer", [True, "yes", "Y", {"approved": True}])

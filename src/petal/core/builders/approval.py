@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableLambda
-from langgraph.types import Command, interrupt
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from petal.core.config.agent import StepConfig
@@ -16,6 +16,10 @@ from petal.types.state import values_of
 
 YES = ("yes", "y", "true", "ok", "approve", "approved")
 NO = ("no", "n", "false", "reject", "rejected")
+
+
+_SENT = "__pregel_push"
+"""Where the path of a task begins with which LangGraph answers a `Send`."""
 
 
 class Approval(BaseModel):
@@ -44,17 +48,26 @@ def approval_name(step: str) -> str:
 
 
 def approval_node(step: StepConfig, reject: str | None, context: StepContext) -> Runnable[Any, Any]:
-    """The node that asks, and goes on to the step or to `reject`; without one a no raises StepRejectedError."""
+    """The node that asks, and goes on to the step or to `reject`; without one a no raises StepRejectedError.
+
+    What a condition sent to the step by a `Send` comes here first, and is handed on.
+    """
     assert step.approval is not None
     prompt = Prompt.parse(step.approval.prompt, approval_name(step.name), (*context.keys, "step"))
 
-    def ask(state: Any) -> Command[Any]:
-        question = prompt.fill({**values_of(state), "step": step.name})
+    def ask(state: Any, config: RunnableConfig) -> Command[Any]:
+        known = values_of(state) if prompt.keys - {"step"} else {}
+        question = prompt.fill({**known, "step": step.name})
         answer: Approval = interrupt({"step": step.name, "question": question}, response_schema=Approval)
         if answer.approved:
-            return Command(goto=step.name)
+            return Command(goto=Send(step.name, state) if _was_sent(config) else step.name)
         if reject is None:
             raise StepRejectedError(step.name, answer.reason)
         return Command(goto=reject)
 
     return RunnableLambda(ask, name=approval_name(step.name))
+
+
+def _was_sent(config: RunnableConfig) -> bool:
+    """Whether the node was given something of its own, rather than the state."""
+    return _SENT in (config.get("metadata") or {}).get("langgraph_path", ())[:1]

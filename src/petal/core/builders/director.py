@@ -146,15 +146,18 @@ def _way_on(
     if step.condition is None:
         return after, {after: after}
     routes = {label: entries[target] for label, target in step.condition.routes.items()}
-    return _route(step.name, step.condition, routes, context), {target: target for target in routes.values()}
+    return _route(step.name, step.condition, routes, entries, context), {target: target for target in routes.values()}
 
 
-def _route(step: str, condition: ConditionConfig, routes: dict[Any, str], context: StepContext) -> Route:
+def _route(
+    step: str, condition: ConditionConfig, routes: dict[Any, str], entries: dict[str, str], context: StepContext
+) -> Route:
     def resolve(chosen: Any) -> Any:
         if isinstance(chosen, list | tuple):
             return [resolve(one) for one in chosen]
         if isinstance(chosen, Send):
-            return chosen
+            entry = entries.get(chosen.node, chosen.node)
+            return chosen if entry == chosen.node else Send(entry, chosen.arg)
         try:
             return routes[chosen]
         except (KeyError, TypeError):
