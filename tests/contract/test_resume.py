@@ -145,6 +145,16 @@ async def test_what_is_falsy_is_an_answer(storage: CheckpointerConfig, value: An
         assert (await thread.aresume(value))["__interrupt__"][0].value == "really?"
 
 
+async def test_a_step_may_have_any_name_that_can_be_built(storage: CheckpointerConfig) -> None:
+    def ask(state: Log) -> Log:
+        return {"entries": [interrupt("sure?")]}
+
+    async with AgentFactory(Log).add(ask, "__ask").with_checkpointer(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        assert await thread.aresume("yes") == {"entries": ["yes"]}
+
+
 async def test_an_answer_given_before_is_refused(storage: CheckpointerConfig) -> None:
     """It is not taken for the step's next question, nor for anything once the run has ended."""
     async with built(storage, ask("one?", "two?")) as agent:

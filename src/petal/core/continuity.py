@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.constants import START
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 from pydantic import BaseModel, ValidationError
@@ -75,7 +76,7 @@ async def check_thread(graph: Pregel[Any, Any, Any, Any], thread_id: str, checkp
 
 
 def _check_steps(kept: CheckpointTuple, graph: Pregel[Any, Any, Any, Any], within: str = "") -> None:
-    known = [name for name in graph.nodes if not name.startswith("__")]
+    known = [name for name in graph.nodes if name != START]
     for step in next_steps(kept):
         if step not in known:
             raise StepGoneError(str(kept.config["configurable"]["thread_id"]), step, known, within)
