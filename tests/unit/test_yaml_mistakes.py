@@ -141,6 +141,7 @@ def failure(text: str, base: Path = Path("/srv")) -> YAMLConfigurationError:
             "agent.yaml:2: checkpointer: 'runs.db' is no database URL; write sqlite:///",
         ),
         # tools
+        (STEP + "tools: {1: 'json:loads'}\n", "agent.yaml:2: tools[1]: This key is no text; put it in quotes."),
         (STEP + "tools: {a: 5}\n", "agent.yaml:2: tools.a: Found 5; allowed: 'package.module:name' or a mapping."),
         (
             STEP + "tools:\n  a:\n    function: json:loads\n    descripton: x\n",

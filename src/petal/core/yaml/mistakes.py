@@ -103,6 +103,8 @@ class Mistakes:
                     self.add(place, str(mistake["ctx"]["error"]))
                 case "too_short" if self._value(place):
                     pass  # its items are wrong, which is said of each
+                case _ if mistake["loc"][-1:] == ("[key]",):
+                    self._note(place, "This key is no text; put it in quotes.")
                 case _:
                     wrong.setdefault(place, []).append(_allowed(mistake))
         for place, allowed in wrong.items():
