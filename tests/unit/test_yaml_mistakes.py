@@ -358,6 +358,8 @@ def test_what_a_module_raised_is_the_cause(tmp_path: Path) -> None:
         STEP + "state_schema: {a: {type: int, reducer: '${PETAL_SECRET}'}}\n",
         STEP + "state_schema: {a: {type: int, default: '${PETAL_SECRET}'}}\n",
         STEP + "tools: {a: '${PETAL_SECRET}'}\n",
+        STEP + "tools: {a: {mcp: {url: 'http://x', headers: 'Authorization: hunter22'}}}\n",
+        STEP + "tools: {a: {mcp: {command: x, env: 'KEY=hunter22'}}}\n",
         STEP + "llm: {provider: x, api_key: [hunter22], max_tokens: 0}\n",
         STEP + "llm: {provider: x, password: hunter22, temperature: x}\n",
         STEP + "llm: {provider: x, timeout: '${PETAL_SECRET}'}\n",

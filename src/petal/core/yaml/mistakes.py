@@ -17,7 +17,7 @@ from petal.core.yaml.document import Document, Place
 from petal.core.yaml.format import tag_of
 from petal.errors import YAMLConfigurationError, nearest
 
-_SECRET = re.compile(r"(?i)api_?key|connection_string|passw|secret|token$|credential")
+_SECRET = re.compile(r"(?i)api_?key|connection_string|passw|secret|token$|credential|headers$|^env$")
 _VARIABLE = re.compile(r"\$\{(\w+)")
 _LONGEST = 60
 
