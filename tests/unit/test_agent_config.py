@@ -121,3 +121,12 @@ def test_a_models_name_and_no_secret_is_printed() -> None:
     assert config.name == "openai:gpt-4o"
     assert LLMConfig(model="gpt-4o").name == "gpt-4o"
     assert "secret" not in repr(config) + str(config)
+    other = LLMConfig(
+        provider="openai",
+        model="gpt-4o",
+        openai_api_key="sk-secret",
+        default_headers={"Authorization": "Bearer sk-secret"},
+        top_p=0.5,
+    )
+    assert "sk-secret" not in repr(other) + str(other)
+    assert "openai_api_key='***', default_headers='***', top_p=0.5" in repr(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from langchain_core.language_models import BaseChatModel
@@ -11,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, fi
 
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.errors import AgentConfigurationError, known_names, nearest
+
+_SECRET = re.compile(r"(?i)api_?key|access_key|passw|secret|token$|credential|headers$")
+"""How settings of a provider's class are called that are not printed."""
 
 _RESERVED = frozenset({START, END, "END", "START"})
 
@@ -83,6 +87,13 @@ class LLMConfig(BaseModel):
     def name(self) -> str:
         """`provider:model`, as it is written in one string."""
         return f"{self.provider}:{self.model}" if self.provider else self.model
+
+    def __repr_args__(self) -> Any:
+        for name, value in super().__repr_args__():
+            is_secret = name in (self.model_extra or {}) and _SECRET.search(str(name))
+            yield name, "***" if is_secret and value is not None else value
+
+    __str__ = BaseModel.__repr__
 
 
 class RetryConfig(Frozen):
