@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage
 
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
-from petal.errors import ToolServerError
+from petal.errors import AgentConfigurationError, ToolServerError
 from petal.testing.models import ScriptedChatModel
 from petal.tools.mcp import MCPServer
 from petal.types.state import DefaultState
@@ -76,6 +76,18 @@ def test_only_some_of_a_servers_tools_are_offered() -> None:
     missing = here.model_copy(update={"only": ("subtract",)})
     agent = AgentFactory(DefaultState).with_chat(llm=model).with_tools([missing]).build()
     with pytest.raises(ToolServerError, match="it has no tool 'subtract', but add, folder"):
+        agent.open()
+    agent.close()
+
+
+def test_a_servers_tool_of_another_ones_name_is_refused() -> None:
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    server = MCPServer(command=sys.executable, args=(str(SERVER),))
+    agent = AgentFactory(DefaultState).with_chat(llm=script()).with_tools([server, add]).build()
+    with pytest.raises(AgentConfigurationError, match="Step 'chat' has two tools called 'add'"):
         agent.open()
     agent.close()
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
-from langchain_core.tools import tool
+from langchain_core.tools import StructuredTool, tool
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import END, StateGraph
 from langgraph.types import Send
@@ -250,6 +250,16 @@ def test_a_function_that_can_be_no_tool_is_named(kind: str) -> None:
         AgentConfigurationError, match="has a tool 'undescribed' that cannot be one: Function must have"
     ):
         factory.build()
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    def multiply(a: int, b: int) -> int:
+        """Multiply two numbers."""
+        return a * b
+
+    other = StructuredTool.from_function(multiply, name="add")
+    with pytest.raises(AgentConfigurationError, match="Step 'chat' has two tools called 'add'; give one another name"):
+        AgentFactory(DefaultState).with_chat(llm="demo:").with_tools([add, multiply, other]).build()
 
 
 def test_a_prompt_is_asked_once_though_tools_answer_in_between() -> None:

@@ -17,7 +17,8 @@ class Toolbox:
     """Functions, LangChain tools, tools that the model's provider runs itself (dicts), and MCP servers.
 
     Raises:
-        AgentConfigurationError: If one of them is none of these, or a function that can be no tool.
+        AgentConfigurationError: If one of them is none of these, or a function that can be no tool, or two have one
+            name.
     """
 
     def __init__(self, tools: Sequence[Any], step: str) -> None:
@@ -28,7 +29,8 @@ class Toolbox:
                 )
             if callable(tool) and not isinstance(tool, BaseTool):
                 _check_function(tool, step)
-        self._given = tuple(tools)
+        self._given, self._step = tuple(tools), step
+        _check_names(tools, step)
         self._loaded = None if any(isinstance(tool, MCPServer) for tool in tools) else list(tools)
 
     @property
@@ -48,11 +50,14 @@ class Toolbox:
 
         Raises:
             ToolServerError: If a server cannot be reached.
+            AgentConfigurationError: If a tool of a server has the name of another one.
         """
         if self._loaded is None:
             servers = [tool for tool in self._given if isinstance(tool, MCPServer)]
             listed = dict(zip(map(id, servers), await asyncio.gather(*(s.aload() for s in servers)), strict=True))
-            self._loaded = [one for tool in self._given for one in listed.get(id(tool), [tool])]
+            tools = [one for tool in self._given for one in listed.get(id(tool), [tool])]
+            _check_names(tools, self._step)
+            self._loaded = tools
         return self._loaded
 
 
@@ -63,3 +68,11 @@ def _check_function(function: Callable[..., Any], step: str) -> None:
     except Exception as error:
         name = getattr(function, "__name__", type(function).__name__)
         raise AgentConfigurationError(f"Step {step!r} has a tool {name!r} that cannot be one: {error}") from error
+
+
+def _check_names(tools: Sequence[Any], step: str) -> None:
+    """See that no two tools have one name, under which only the last would be called."""
+    names = [tool.name if isinstance(tool, BaseTool) else getattr(tool, "__name__", None) for tool in tools]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise AgentConfigurationError(f"Step {step!r} has two tools called {name!r}; give one another name.")
