@@ -173,6 +173,29 @@ def test_a_generator_left_on_the_portals_own_thread_is_closed_without_waiting(po
     assert closed.wait(20)
 
 
+def test_a_portal_can_be_closed_while_a_generator_is_left_at_an_item(portal: Portal) -> None:
+    ended: list[str] = []
+
+    async def count() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append("closed")
+
+    items = portal.iterate(count)
+    assert next(items) == 1
+    portal.close()
+    assert ended == ["closed"]
+    with pytest.raises(RuntimeError, match="The agent was closed, which ended this stream; begin another one"):
+        next(items)
+    left = portal.iterate(count)
+    assert next(left) == 1
+    portal.close()
+    del left
+    assert list(portal.iterate(count)) == [1, 2]
+
+
 def test_a_closed_portal_starts_again(portal: Portal) -> None:
     portal.call(double, 1)
     portal.close()

@@ -26,6 +26,7 @@ class Portal:
         self._lock = threading.Lock()
         self._running: tuple[AbstractContextManager[BlockingPortal], BlockingPortal, int] | None = None
         self._finalizer: weakref.finalize[Any, Portal] | None = None
+        self._streams: set[_Task[None]] = set()
 
     @property
     def is_running(self) -> bool:
@@ -42,7 +43,11 @@ class Portal:
         return _Task(portal, function, args, kwargs).result()
 
     def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
-        """The items of an async generator, which goes on only when the next one is asked for."""
+        """The items of an async generator, which goes on only when the next one is asked for.
+
+        Raises:
+            RuntimeError: If the portal was closed before the last one.
+        """
         portal, thread = self._start()
         # The generator lives in one task from its first item to its closing: its context variables and
         # cancel scopes belong to that task.
@@ -67,18 +72,28 @@ class Portal:
             ask.close()
             given.close()
 
+        def require_open() -> None:
+            if producer not in self._streams:
+                raise RuntimeError("The agent was closed, which ended this stream; begin another one.")
+
         producer = _Task(portal, produce, (), {})
+        self._streams.add(producer)
         try:
             producer.start()
             while True:
+                require_open()
                 try:
                     item = _Task(portal, step, (), {}).result()
                 except anyio.EndOfStream:
                     break
                 yield item
+            require_open()
             producer.result()
         finally:
-            if threading.get_ident() == thread:  # the garbage collector ran there: nothing may be waited for
+            self._streams.discard(producer)
+            if producer.has_ended:
+                close()
+            elif threading.get_ident() == thread:  # the garbage collector ran there: nothing may be waited for
                 producer.stop()
                 close()
             else:
@@ -86,13 +101,13 @@ class Portal:
                 portal.call(close)
 
     def close(self) -> None:
-        """End the loop and its thread; the next call starts another."""
+        """End the loop and its thread, and what is iterated over there; the next call starts another."""
         with self._lock:
             running, self._running = self._running, None
             if self._finalizer is not None:
                 self._finalizer.detach()
         if running is not None:
-            running[0].__exit__(None, None, None)
+            _end(running[0], self._streams)
 
     def _start(self) -> tuple[BlockingPortal, int]:
         with self._lock:
@@ -100,8 +115,15 @@ class Portal:
                 manager = start_blocking_portal(name="petal-portal")
                 portal = manager.__enter__()
                 self._running = manager, portal, portal.call(threading.get_ident)
-                self._finalizer = weakref.finalize(self, manager.__exit__, None, None, None)
+                self._finalizer = weakref.finalize(self, _end, manager, self._streams)
             return self._running[1:]
+
+
+def _end(manager: AbstractContextManager[BlockingPortal], streams: set[_Task[None]]) -> None:
+    """End a loop, once nothing waits there to be asked for its next item."""
+    while streams:
+        streams.pop().cancel()
+    manager.__exit__(None, None, None)
 
 
 class _Task(Generic[T]):
@@ -119,6 +141,11 @@ class _Task(Generic[T]):
         self._scope: anyio.CancelScope | None = None
         self._ended = threading.Event()
         self._future: Future[T] | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the coroutine ran, and has ended."""
+        return self._ended.is_set()
 
     def start(self) -> Future[T]:
         if self._future is None:
