@@ -206,9 +206,12 @@ def test_a_killed_run_is_resumed(petal: Petal, folder: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_resumable_thread(petal: Petal, folder: Path) -> None:
-    """It ends at once, although a function cannot be stopped, and says how to go on."""
+    """It ends at once, although a function cannot be stopped, and says how to go on, as `threads show` does then."""
     with started(folder, "run", "three.yaml", "--thread", "t", "-m", "hi") as process:
         wait_for(folder, "second")
+        shown = petal("threads", "show", "t", "--db", "runs.db").stdout
+        assert "\nStatus      running\nNext        second\n" in shown
+        assert "--resume" not in shown
         process.send_signal(signal.SIGINT)
         _, told = process.communicate()
     assert process.returncode == 130
@@ -216,6 +219,9 @@ def test_ctrl_c_leaves_a_resumable_thread(petal: Petal, folder: Path) -> None:
         "petal: stopped",
         "petal: nothing that was done is lost; go on with: petal run three.yaml --thread t --resume",
     ]
+    shown = petal("threads", "show", "t", "--db", "runs.db").stdout
+    assert "\nStatus      interrupted\n" in shown
+    assert shown.endswith("Go on:   petal run AGENT.yaml --thread t --db runs.db --resume\n")
     (folder / "go").touch()
     assert petal("run", "three.yaml", "--thread", "t", "--resume").returncode == 0
 

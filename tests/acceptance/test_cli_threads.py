@@ -78,7 +78,7 @@ def test_a_thread_is_shown(petal: Petal, kept: str) -> None:
     assert [question["question"] for question in waits["interrupts"]] == ["Shall I answer?"]
     assert "--thread waits --resume --answer yes" in petal("show", "waits", PETAL_DB=kept).stdout
     failed = json.loads(petal("show", "failed", "--db", kept, "--json").stdout)
-    assert (failed["status"], failed["next"]) == ("unfinished", ["fail"])
+    assert (failed["status"], failed["next"]) == ("failed", ["fail"])
     assert "no bread" in failed["errors"][0]
 
 

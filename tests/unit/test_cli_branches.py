@@ -102,6 +102,6 @@ def test_a_question_that_was_answered_before_its_step_failed_is_not_asked_again(
         with pytest.raises(ValueError, match="no bread"):
             agent.thread("t").resume("yes")
     shown = json.loads(petal("show", "t", "--db", "runs.db", "--json").stdout)
-    assert (shown["status"], shown["interrupts"], shown["next"]) == ("unfinished", [], ["ask_and_fail"])
+    assert (shown["status"], shown["interrupts"], shown["next"]) == ("failed", [], ["ask_and_fail"])
     assert "no bread" in shown["errors"][0]
     assert "--thread t --db runs.db --resume\n" in petal("show", "t", "--db", "runs.db").stdout

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from petal.cli.statuses import stands_now
+
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import CheckpointTuple
     from langgraph.types import Interrupt
@@ -27,6 +29,8 @@ class Snapshot:
     kept: CheckpointTuple
     interrupts: Sequence[Interrupt] = ()
     """The open questions, where they were looked for."""
+    stands: str | None = None
+    """How its thread stands, where it is the newest and that was looked for."""
 
     @property
     def id(self) -> str:
@@ -72,8 +76,8 @@ class Snapshot:
 
     @property
     def status(self) -> str:
-        """`waiting` for an answer, `unfinished`, or `done`."""
-        return "waiting" if self.interrupts else "unfinished" if self.next else "done"
+        """How its thread stands, if that is known; else `waiting` for an answer, `unfinished`, or `done`."""
+        return self.stands or ("waiting" if self.interrupts else "unfinished" if self.next else "done")
 
     @property
     def said(self) -> str | None:
@@ -122,13 +126,14 @@ class Snapshot:
 
 
 def looked_at(saver: Any, thread_id: str, checkpoint_id: str | None = None) -> Snapshot:
-    """A thread's newest checkpoint, or another one that is there, with its open questions."""
+    """A thread's newest checkpoint and how the thread stands, or another that is there; with its open questions."""
     from petal.core.questions import open_questions
 
     named = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
     kept = saver.get_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **named}})
     assert kept is not None, "its id was just found"
-    return Snapshot(kept, asyncio.run(open_questions(saver, thread_id, kept.checkpoint["id"])))
+    interrupts = asyncio.run(open_questions(saver, thread_id, kept.checkpoint["id"]))
+    return Snapshot(kept, interrupts, stands_now(saver, thread_id) if checkpoint_id is None else None)
 
 
 def history(saver: Any, thread_id: str, ids: Iterable[str]) -> Iterator[tuple[Snapshot, Snapshot | None]]:

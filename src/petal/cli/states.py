@@ -62,7 +62,9 @@ def print_values(snapshot: Snapshot) -> None:
 
 
 def print_rest(snapshot: Snapshot, continuation: Continuation) -> None:
-    """Print what the thread asks or has left to do, and the command for it."""
+    """Print what the thread asks or has left to do, and the command for it; a run that has it needs none."""
+    if snapshot.status == "running":
+        return
     if snapshot.interrupts:
         print()
         for asked, command in continuation.answers(snapshot.interrupts):

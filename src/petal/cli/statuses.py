@@ -46,7 +46,12 @@ def status_of(saver: Any, info: ThreadInfo) -> str:
     """
     if info.status in ("done", "waiting"):
         return info.status
-    return asyncio.run(_looked_at(saver, info.thread_id))
+    return stands_now(saver, info.thread_id)
+
+
+def stands_now(saver: Any, thread_id: str) -> str:
+    """How a thread stands, as its newest checkpoint and the runs of this moment tell."""
+    return asyncio.run(_looked_at(saver, thread_id))
 
 
 def _listed(saver: Any, status: str | None) -> Iterator[ThreadInfo]:
