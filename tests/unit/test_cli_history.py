@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
+from langgraph.types import Send
 
+from petal.checkpoints import MemorySaver
 from petal.cli.history import LONGEST, _did
-from petal.cli.snapshots import INPUT, Snapshot
+from petal.cli.snapshots import INPUT, Snapshot, history
+from petal.core.factory import AgentFactory
 
 
 def came_in(given: Any) -> Snapshot:
@@ -53,3 +56,20 @@ def test_what_was_said(given: Any, said: str | None) -> None:
 def test_it_is_shown_in_one_line(said: str, shown: str) -> None:
     given: Mapping[str, Any] = {"messages": [HumanMessage(said)]}
     assert _did(came_in(given), None, str) == f"took new input{shown}"
+
+
+def test_steps_that_were_sent_a_state_ran() -> None:
+    """Each is named once, however often it ran in the superstep."""
+    with MemorySaver() as saver:
+        factory = (
+            AgentFactory()
+            .add(lambda state: {}, "plan")
+            .with_condition(
+                lambda state: [Send("dig", {"input": "bees"}), Send("dig", {"input": "ants"})], {"dig": "dig"}
+            )
+        )
+        with factory.add(lambda state: {}, "dig").with_checkpointer(saver).build() as agent:
+            agent.invoke("hello", thread_id="t")
+            ids = [point.config["configurable"]["checkpoint_id"] for point in agent.thread("t").history()]
+        told = [snapshot.did(parent) for snapshot, parent in history(saver, "t", ids)]
+    assert told == ["ran dig", "ran plan", "began", "took new input"]

@@ -63,8 +63,12 @@ class Snapshot:
         """The steps that would run next; several run at once."""
         values = self.kept.checkpoint["channel_values"]
         started = [name.removeprefix(TO_STEP) for name in values if name.startswith(TO_STEP)]
-        sent = [task.node for task in values.get(SENT) or ()]
-        return [*([INPUT] if INPUT in values else []), *started, *sent]
+        return [*([INPUT] if INPUT in values else []), *started, *self._sent]
+
+    @property
+    def _sent(self) -> list[str]:
+        """The steps that would be started with a state of their own, each as often as it would."""
+        return [task.node for task in self.kept.checkpoint["channel_values"].get(SENT) or ()]
 
     @property
     def errors(self) -> list[str]:
@@ -114,6 +118,9 @@ class Snapshot:
         ran = [
             name for name, versions in seen.items() if not name.startswith("__") and versions != before.get(name, {})
         ]
+        if parent is not None and self.source == "loop":
+            # What was sent to them is no channel that they could have seen.
+            ran = list(dict.fromkeys([*ran, *parent._sent]))
         match self.source:
             case "input":
                 return "took new input"
