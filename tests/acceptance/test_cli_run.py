@@ -421,6 +421,16 @@ def test_who_leaves_early_is_no_failure_to_report(folder: Path) -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_an_empty_one(folder: Path, closed: str) -> None:
+    """As where a supervisor starts it."""
+    command = f"{sys.executable} -m petal.cli run three.yaml --thread t -m hi {closed}"
+    (folder / "go").touch()
+    ended = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+    assert (folder / "trace").read_text().split() == ["first", "second"]
+
+
 def test_a_password_is_never_printed(petal: Petal, postgres: PostgresServer) -> None:
     """Not of a database that works, and not of one that refuses it."""
     url = postgres.with_password(postgres.create_database())

@@ -16,6 +16,9 @@ def main() -> None:
 
         print(f"petal {__version__}")
         return
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started it, as `>&-` and some supervisors do
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         # What a terminal cannot show is shown escaped, rather than ending the answer half-way.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
