@@ -375,6 +375,7 @@ def test_a_state_without_messages_is_the_answer(petal: Petal, folder: Path) -> N
         ([], b"\xff", "stdin is not UTF-8"),
         (["--input", "[1]"], "", "an object with keys of the state"),
         (["--input", "{"], "", "this is no JSON"),
+        (["--input", '{"mesages": []}'], "", "the state has no key 'mesages'. Did you mean 'messages'?"),
     ],
 )
 def test_wrong_use_is_told_apart(petal: Petal, words: list[str], text: Any, said: str) -> None:

@@ -22,7 +22,7 @@ from petal.cli.rendering import print_json
 from petal.cli.shortening import only, whole_thread
 from petal.cli.speaking import Speaker
 from petal.cli.turns import Outcome, Silence, play
-from petal.errors import CheckpointerError, PendingInterruptError
+from petal.errors import CheckpointerError, PendingInterruptError, known_names
 
 if TYPE_CHECKING:
     from petal.core.agent import Agent
@@ -171,7 +171,9 @@ class Request:
 
     def _input(self, agent: Agent) -> Any:
         if self.input is not None:
-            return _parsed(_read_stdin() if self.input == STDIN else self.input)
+            given = _parsed(_read_stdin() if self.input == STDIN else self.input)
+            _check_keys(given, agent)
+            return given
         if self.message is not None and self.message != STDIN:
             return agent.input_of(self.message)
         if self.message is None and sys.stdin.isatty():
@@ -240,6 +242,18 @@ def _parsed(text: str) -> Any:
             'it is an object with keys of the state, e.g. {"topic": "bees"}.', param_hint="--input"
         )
     return value
+
+
+def _check_keys(given: dict[str, Any], agent: Agent) -> None:
+    """Refuse what the graph would drop without a word."""
+    from petal.types.state import state_keys
+
+    known = state_keys(agent.config.state_type)
+    if answers_in_words(agent) and "messages" not in known:
+        known = (*known, "messages")
+    for key in given:
+        if key not in known:
+            raise typer.BadParameter(f"the state has no key {key!r}. {known_names(key, known)}", param_hint="--input")
 
 
 def _read_stdin() -> str:
