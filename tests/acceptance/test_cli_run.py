@@ -433,7 +433,7 @@ def test_a_stream_that_is_closed_is_an_empty_one(folder: Path, closed: str) -> N
 
 
 def test_a_password_is_never_printed(petal: Petal, postgres: PostgresServer) -> None:
-    """Not of a database that works, and not of one that refuses it."""
+    """Not of a database that works, and not of one that refuses it, which is told once."""
     url = postgres.with_password(postgres.create_database())
     asked = petal("run", "asks.yaml", "--thread", "t", "-m", "hi", "--db", url)
     assert asked.returncode == 3
@@ -444,4 +444,5 @@ def test_a_password_is_never_printed(petal: Petal, postgres: PostgresServer) -> 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "hush-hush" not in refused.stderr
     assert "password" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert petal("run", "asks.yaml", "--thread", "t", "--answer", "yes", PETAL_DB=url).returncode == 0

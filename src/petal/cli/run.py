@@ -156,7 +156,7 @@ class Request:
         except Exception as error:
             speaker.end_line()
             report(error, debug=debug)
-            self._tell_rest(agent)
+            self._tell_rest(agent, error)
             if isinstance(error, PendingInterruptError):
                 note("or add --abandon to the message, to give the question up")
             raise typer.Exit(ExitCode.FAILED) from error
@@ -208,15 +208,16 @@ class Request:
             interrupt = only([asked.id for asked in thread.interrupts()], interrupt, "questions") or interrupt
         return partial(thread.stream_resume, answer_of(self.answer), interrupt_id=interrupt)
 
-    def _tell_rest(self, agent: Agent) -> None:
-        """Say how the thread goes on, if there is something to go on with."""
+    def _tell_rest(self, agent: Agent, told: Exception | None = None) -> None:
+        """Say how the thread goes on, if there is something to go on with; what was told already is not repeated."""
         if self.thread is None or not keeps_threads(agent):
             return
         try:
             snapshot = agent.thread(self.thread).state()
         except CheckpointerError as error:
             # The database is gone too; what was said of the run itself is more to the point.
-            note(f"the thread cannot be read: {error}")
+            if str(error) != str(told):
+                note(f"the thread cannot be read: {error}")
             return
         if snapshot.interrupts:
             self.continuation.tell_questions(snapshot.interrupts)
