@@ -210,6 +210,16 @@ def test_an_unknown_provider_is_named_with_the_nearest(name: str, named: str, gu
         assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
+def test_a_provider_alone_is_no_model() -> None:
+    """It is known, so it is not guessed at."""
+    for name in ("demo", "openai"):
+        with pytest.raises(UnknownModelError) as raised:
+            check_model(config(name))
+        assert str(raised.value) == (
+            f"{name!r} is a provider; write a model as 'provider:model', e.g. 'openai:gpt-4o' or 'demo:'."
+        )
+
+
 def test_the_known_providers_are_langchains_and_ours() -> None:
     """LangChain's own table is read, not a copy of it."""
     assert providers.known()[:2] == ("demo", "local")

@@ -63,13 +63,15 @@ class ModelError(PetalError):
 
 
 class UnknownModelError(ModelError, ValueError):
-    """No provider of that name."""
+    """No provider of that name, or one without a model."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(name, known)
         self.name, self.known = name, known
 
     def __str__(self) -> str:
+        if self.name in self.known:
+            return f"{self.name!r} is a provider; write a model as 'provider:model', e.g. 'openai:gpt-4o' or 'demo:'."
         return (
             f"No model provider {self.name!r}; write a model as 'provider:model', e.g. 'openai:gpt-4o'. "
             f"{known_names(self.name, self.known)}"
