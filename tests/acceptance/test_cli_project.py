@@ -106,6 +106,16 @@ def test_mistakes_are_told_with_their_places(petal: Petal, tmp_path: Path) -> No
     ]
 
 
+def test_a_mistake_of_the_graph_is_told_with_its_file(petal: Petal, tmp_path: Path) -> None:
+    """A prompt's keys are looked at when the graph is put together."""
+    (tmp_path / "prompt.yaml").write_text(
+        'llm: "demo:"\nsteps: [{type: llm, name: one, config: {system_prompt: "For {nme}"}}]\n'
+    )
+    told = petal("validate", "prompt.yaml")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("petal: prompt.yaml: The prompt of step 'one' names {nme}")
+
+
 def test_a_model_that_cannot_be_had_is_a_mistake(petal: Petal, tmp_path: Path) -> None:
     """Named with its step; a key is not asked for."""
     (tmp_path / "models.yaml").write_text(

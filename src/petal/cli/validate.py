@@ -30,7 +30,7 @@ def validate(agent: AgentFile, as_json: AsJson = False, debug: Debug = False) ->
     except PetalError as error:
         if debug:
             raise
-        mistakes = _mistakes(error)
+        mistakes = _mistakes(error, agent)
     if as_json:
         print_json({"valid": not mistakes, "file": str(agent), **found, "mistakes": mistakes})
     elif mistakes:
@@ -81,10 +81,10 @@ def _model(step: StepConfig, agent: Agent) -> LLMConfig | None:
     return LLMConfig.model_validate(model)
 
 
-def _mistakes(error: PetalError) -> list[dict[str, Any]]:
-    """An error as one entry a mistake."""
+def _mistakes(error: PetalError, file: Path) -> list[dict[str, Any]]:
+    """An error as one entry a mistake; what is found when the graph is put together has no line."""
     if not isinstance(error, YAMLConfigurationError):
-        return [_mistake(None, None, "", explained(error))]
+        return [_mistake(file, None, "", explained(error))]
     return [_mistake(one.file, one.line, one.key, one.problem) for one in (error, *error.others)]
 
 
