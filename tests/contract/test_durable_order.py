@@ -482,3 +482,15 @@ async def test_who_waits_for_a_save_may_be_cancelled(
         await patient
         await writes
         assert not saver.unsettled._by_thread
+
+
+async def test_a_misspelt_durability_is_refused(storage: CheckpointerConfig) -> None:
+    """LangGraph takes any word, and then waits for no save."""
+    factory = AgentFactory(Log).add(lambda state: {"log": ["first"]}, "first").with_checkpointer(storage)
+    async with factory.build() as agent:
+        with pytest.raises(ValueError, match="durability is 'sync', 'async' or 'exit', not 'snyc'"):
+            await agent.thread("t").ainvoke({"log": []}, durability="snyc")
+        with pytest.raises(ValueError, match="durability is"):
+            async for _ in agent.astream({"log": []}, thread_id="t", durability="snyc"):  # type: ignore[arg-type]
+                pass
+        assert (await agent.thread("t").astate()).values == {}

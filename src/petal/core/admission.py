@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, get_checkpoint_id
@@ -64,8 +64,10 @@ class Admission:
 
         Raises:
             ThreadIdRequiredError: If threads are kept and none is named.
-            ValueError: If `replay` is unknown.
+            ValueError: If `durability` or `replay` is unknown.
         """
+        if durability not in (None, *get_args(Durability)):
+            raise ValueError(f"durability is 'sync', 'async' or 'exit', not {durability!r}.")
         if replay not in (None, DRY):
             raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
         config = {**(config or {})}
