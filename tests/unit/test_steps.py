@@ -383,6 +383,12 @@ def test_what_is_no_step_is_refused(step: Any, arguments: Any, problem: str) -> 
         AgentFactory(Trip).add(step, **arguments)
 
 
+def test_what_is_no_state_type_is_refused() -> None:
+    """A name such as YAML takes is none in code."""
+    with pytest.raises(AgentConfigurationError, match=r"^Agent 'agent': state_type: Input should be a type\.$"):
+        AgentFactory("DefaultState").add(named("a")).build()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("step", "problem"),
     [

@@ -63,17 +63,18 @@ class AgentDraft:
         """The configuration as it is now.
 
         Raises:
-            AgentConfigurationError: If the steps do not fit together.
+            AgentConfigurationError: If a part is of the wrong kind, or the steps do not fit together.
         """
-        return AgentConfig(
-            name=self.name,
-            state_type=self.state_type,
-            steps=tuple(self.steps),
-            llm=self.llm,
-            checkpointer=self.checkpointer,
-            version=self.version,
-            migrations=tuple(self.migrations),
-        ).validated()
+        fields = {
+            "name": self.name,
+            "state_type": self.state_type,
+            "steps": tuple(self.steps),
+            "llm": self.llm,
+            "checkpointer": self.checkpointer,
+            "version": self.version,
+            "migrations": tuple(self.migrations),
+        }
+        return made(AgentConfig, f"Agent {self.name!r}", fields).validated()
 
 
 class AgentBuilder:
