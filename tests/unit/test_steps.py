@@ -459,6 +459,28 @@ def test_a_condition_may_choose_several_ways() -> None:
     assert sorted(agent.invoke({})["log"]) == ["a", "b", "start"]
 
 
+def test_a_step_that_is_sent_a_state_asks_before_it_runs() -> None:
+    """Once for each state, and it runs with the one that was approved."""
+    factory = AgentFactory(Trip).add(named("start"))
+    factory.with_condition(lambda state: [Send("b", {"city": city}) for city in ("Oslo", "Rome")], {"b": "b"})
+    factory.add(lambda state: {"log": [state["city"]]}, "b").with_approval("Go to {city}?")
+    with factory.with_checkpointer("memory://").build() as agent:
+        thread = agent.thread("t")
+        assert thread.invoke({"city": "Bonn"})["log"] == ["start"]
+        asked = {question.value["question"]: question.id for question in thread.interrupts()}
+        assert set(asked) == {"Go to Oslo?", "Go to Rome?"}
+        answers = {asked["Go to Oslo?"]: "no", asked["Go to Rome?"]: "yes"}
+        assert thread.resume(answers=answers)["log"] == ["start", "Rome"]
+
+
+def test_a_state_that_is_sent_to_no_step_is_refused() -> None:
+    """LangGraph would only log it, and lose what was sent."""
+    factory = AgentFactory(Trip).add(named("start")).with_condition(lambda state: Send("zzz", {}), {"b": "b"})
+    with factory.add(named("b")).build() as agent, pytest.raises(AgentConfigurationError) as raised:
+        agent.invoke({})
+    assert str(raised.value) == ("The condition behind step 'start' sends to 'zzz', which is no step. Known: start, b.")
+
+
 @pytest.mark.parametrize("route", ["notes", by_city], ids=["key", "async"])
 def test_a_condition_behind_a_chat_with_tools_waits_for_the_tools(route: Any) -> None:
     model = ScriptedChatModel(replies=[call_add(1, 2), "3."])

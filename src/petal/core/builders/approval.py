@@ -17,7 +17,6 @@ from petal.types.state import values_of
 YES = ("yes", "y", "true", "ok", "approve", "approved")
 NO = ("no", "n", "false", "reject", "rejected")
 
-
 _SENT = "__pregel_push"
 """Where the path of a task begins with which LangGraph answers a `Send`."""
 

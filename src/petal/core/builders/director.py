@@ -156,8 +156,13 @@ def _route(
         if isinstance(chosen, list | tuple):
             return [resolve(one) for one in chosen]
         if isinstance(chosen, Send):
-            entry = entries.get(chosen.node, chosen.node)
-            return chosen if entry == chosen.node else Send(entry, chosen.arg)
+            steps = [name for name in entries if name != END]
+            if chosen.node not in steps:
+                raise AgentConfigurationError(
+                    f"The condition behind step {step!r} sends to {chosen.node!r}, which is no step. "
+                    f"{known_names(chosen.node, steps)}"
+                )
+            return Send(entries[chosen.node], chosen.arg, timeout=chosen.timeout)
         try:
             return routes[chosen]
         except (KeyError, TypeError):
