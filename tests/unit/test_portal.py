@@ -196,6 +196,35 @@ def test_a_portal_can_be_closed_while_a_generator_is_left_at_an_item(portal: Por
     assert list(portal.iterate(count)) == [1, 2]
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_what_ends_the_loop_reaches_the_caller_and_the_next_call_has_another(
+    portal: Portal, error: BaseException
+) -> None:
+    """As `sys.exit()` in a step does, which LangGraph runs in a task of its own."""
+
+    async def step() -> None:
+        raise error
+
+    async def run() -> None:
+        await asyncio.create_task(step())
+
+    async def items() -> AsyncGenerator[int, None]:
+        yield 1
+        await run()
+
+    async def thread() -> int:
+        return threading.get_ident()
+
+    first = portal.call(thread)
+    with pytest.raises(type(error)) as caught:
+        portal.call(run)
+    assert caught.value is error
+    assert portal.call(thread) != first
+    with pytest.raises(type(error)):
+        list(portal.iterate(items))
+    assert portal.call(thread) != threading.get_ident()
+
+
 def test_a_closed_portal_starts_again(portal: Portal) -> None:
     portal.call(double, 1)
     portal.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -15,16 +17,42 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Running:
+    """A loop that runs in its thread."""
+
+    manager: AbstractContextManager[BlockingPortal]
+    portal: BlockingPortal
+    thread: threading.Thread
+    ended_by: list[BaseException] = field(default_factory=list)
+    """What a step raised that ends a whole loop, as `sys.exit()` does."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is its thread."""
+        return threading.current_thread() is self.thread
+
+    def result(self, task: _Task[T]) -> T:
+        """A task's result, or what ended the loop meanwhile."""
+        try:
+            return task.result()
+        except CancelledError:
+            if self.ended_by:
+                raise self.ended_by[0] from None
+            raise
+
+
 class Portal:
     """Runs coroutines for callers that cannot await, also for those inside a running event loop.
 
     The loop starts with the first call. The caller's context variables reach the coroutine. An interrupted
-    wait (ctrl-c) cancels what it waited for, and ends when that has ended.
+    wait (ctrl-c) cancels what it waited for, and ends when that has ended. What ends the loop, as `sys.exit()` in a
+    step does, reaches whoever waits for it, and the next call starts another loop.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: tuple[AbstractContextManager[BlockingPortal], BlockingPortal, int] | None = None
+        self._running: _Running | None = None
         self._finalizer: weakref.finalize[Any, Portal] | None = None
         self._streams: set[_Task[None]] = set()
 
@@ -35,12 +63,12 @@ class Portal:
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """What `await function(*args, **kwargs)` gives."""
-        portal, thread = self._start()
-        if threading.get_ident() == thread:
+        running = self._start()
+        if running.is_here:
             # A coroutine that runs here and calls back would wait for its own loop: it gets another one.
             with start_blocking_portal() as inner:
                 return _Task(inner, function, args, kwargs).result()
-        return _Task(portal, function, args, kwargs).result()
+        return running.result(_Task(running.portal, function, args, kwargs))
 
     def iterate(self, make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
         """The items of an async generator, which goes on only when the next one is asked for.
@@ -48,7 +76,8 @@ class Portal:
         Raises:
             RuntimeError: If the portal was closed before the last one.
         """
-        portal, thread = self._start()
+        running = self._start()
+        portal = running.portal
         # The generator lives in one task from its first item to its closing: its context variables and
         # cancel scopes belong to that task.
         ask, asked = anyio.create_memory_object_stream[None](0)
@@ -83,17 +112,17 @@ class Portal:
             while True:
                 require_open()
                 try:
-                    item = _Task(portal, step, (), {}).result()
+                    item = running.result(_Task(portal, step, (), {}))
                 except anyio.EndOfStream:
                     break
                 yield item
             require_open()
-            producer.result()
+            running.result(producer)
         finally:
             self._streams.discard(producer)
             if producer.has_ended:
                 close()
-            elif threading.get_ident() == thread:  # the garbage collector ran there: nothing may be waited for
+            elif running.is_here:  # the garbage collector ran there: nothing may be waited for
                 producer.stop()
                 close()
             else:
@@ -107,22 +136,44 @@ class Portal:
             if self._finalizer is not None:
                 self._finalizer.detach()
         if running is not None:
-            _end(running[0], self._streams)
+            _end(running.manager, self._streams)
 
-    def _start(self) -> tuple[BlockingPortal, int]:
+    def _start(self) -> _Running:
         with self._lock:
+            if self._running is not None and self._running.ended_by:
+                self._running = None
+                if self._finalizer is not None:
+                    self._finalizer.detach()
             if self._running is None:
-                manager = start_blocking_portal(name="petal-portal")
+                ended_by: list[BaseException] = []
+                loop = {"loop_factory": lambda: _watched(asyncio.new_event_loop(), ended_by)}
+                manager = start_blocking_portal(name="petal-portal", backend_options=loop)
                 portal = manager.__enter__()
-                self._running = manager, portal, portal.call(threading.get_ident)
+                self._running = _Running(manager, portal, portal.call(threading.current_thread), ended_by)
                 self._finalizer = weakref.finalize(self, _end, manager, self._streams)
-            return self._running[1:]
+            return self._running
+
+
+def _watched(loop: asyncio.AbstractEventLoop, ended_by: list[BaseException]) -> asyncio.AbstractEventLoop:
+    """A loop that leaves word of what ended it, which the thread it runs in keeps to itself."""
+    run_forever = loop.run_forever
+
+    def run() -> None:
+        try:
+            run_forever()
+        except BaseException as error:
+            ended_by.append(error)
+            raise
+
+    loop.run_forever = run  # type: ignore[method-assign]
+    return loop
 
 
 def _end(manager: AbstractContextManager[BlockingPortal], streams: set[_Task[None]]) -> None:
     """End a loop, once nothing waits there to be asked for its next item."""
-    while streams:
-        streams.pop().cancel()
+    for stream in list(streams):
+        streams.discard(stream)
+        stream.cancel()
     manager.__exit__(None, None, None)
 
 
