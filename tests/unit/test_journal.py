@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from petal.checkpoints.engine import Engine
 from petal.checkpoints.journal import GROUP_BYTES, GROUP_SAVES, HANDOVER, HANDOVER_SAVES, Journal
 from petal.checkpoints.memory import MemoryStore
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader, Save, Transaction, WriteRow
@@ -432,6 +433,47 @@ async def test_closing_finishes_what_is_queued(journal: Journal, store: GatedSto
 def test_its_own_thread_may_close_it(journal: Journal) -> None:
     """The garbage collector runs on any thread."""
     journal.change(lambda rows: journal.close()).result(30)
+
+
+class DroppingStore(MemoryStore):
+    """One with a thread that writes, at whose commit somebody is collected, as by the garbage collector."""
+
+    is_immediate = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go, self.closed = threading.Event(), threading.Event(), threading.Event()
+        self.dropped: list[Any] = []
+        self.groups: list[list[str]] = []
+
+    def commit(self, saves: Sequence[Save]) -> None:
+        self.begun.set()
+        assert self.go.wait(30)
+        self.dropped.clear()
+        assert not self.closed.is_set()
+        self.groups.append([name(save) for save in saves])
+        super().commit(saves)
+
+    def close(self) -> None:
+        self.closed.set()
+        super().close()
+
+
+def test_an_engine_that_is_collected_amid_a_commit_ends_behind_what_is_queued() -> None:
+    """It is the journal's thread on which the collector ran."""
+    store = DroppingStore()
+    engine = Engine(store, lambda saves: None)
+    saves = [engine.begin_save(save("1"))]
+    assert store.begun.wait(30)
+    saves += [engine.journal.change(lambda rows: None), engine.begin_save(save("2"))]
+    store.dropped.append(engine)
+    del engine
+    store.go.set()
+    with pytest.warns(ResourceWarning, match="unclosed checkpointer"):
+        assert store.closed.wait(30)
+    for answer in saves:
+        answer.result(30)
+    assert store.groups == [["1"], ["2"]]
 
 
 def test_what_failed_does_not_stay_in_memory(journal: Journal) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from typing import TypeVar
 
 from petal.checkpoints.gathering import AskAloneError, Gathering
@@ -164,10 +164,17 @@ class Engine:
 def _forget(store: Store, journal: Journal, workers: ThreadPoolExecutor, opened: Event) -> None:
     workers.shutdown(wait=False)
     if opened.is_set():
-        journal.close()
-        store.close()
+        if journal.is_here:  # amid whatever it was at when the collector ran, which must end first
+            Thread(target=_close, args=(store, journal), name="petal-close").start()
+        else:
+            _close(store, journal)
         warnings.warn(
             f"unclosed checkpointer {store.where}; use it in a with block or call close()",
             ResourceWarning,
             stacklevel=2,
         )
+
+
+def _close(store: Store, journal: Journal) -> None:
+    journal.close()
+    store.close()

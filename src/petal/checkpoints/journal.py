@@ -87,6 +87,11 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="petal-journal")
 
     @property
+    def is_here(self) -> bool:
+        """Whether the caller is the thread that writes."""
+        return self._writer == get_ident()
+
+    @property
     def is_used(self) -> bool:
         """Whether anything was ever submitted."""
         return self._used
@@ -138,8 +143,7 @@ class Journal:
         with self._state:
             self._closed = True
             self._state.notify_all()
-        # The journal's own thread cannot wait for its end; it gets here if it is what collects a forgotten journal.
-        self._thread.shutdown(wait=self._writer != get_ident())
+        self._thread.shutdown(wait=not self.is_here)  # which cannot wait for its own end
 
     def _promised(self, work: Any, size: int = 0, *, waits: bool = True) -> Future[Any]:
         answer: Future[Any] = Future()
