@@ -22,5 +22,7 @@ def follow(checkpoint_id: str) -> None:
     its clock does: a checkpoint of another machine, or of this one before its clock was set back, counts as its own.
     """
     made = ticks(checkpoint_id)
-    if made is not None and 0 < made - (time.time_ns() // 100 + _UNIX_EPOCH) < BELIEVED:
-        ids._last_v6_timestamp = max(ids._last_v6_timestamp or 0, made)  # type: ignore[assignment,redundant-expr]
+    if made is None or not 0 < made - (time.time_ns() // 100 + _UNIX_EPOCH) < BELIEVED:
+        return
+    if made > (ids._last_v6_timestamp or 0):  # type: ignore[redundant-expr]
+        ids._last_v6_timestamp = made  # type: ignore[assignment]
