@@ -6,7 +6,7 @@ A row is written once, under a name of its own, and never changed: so nothing th
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, Final, NamedTuple, Self, assert_never
 
 import ormsgpack
@@ -75,11 +75,6 @@ class Bundle(NamedTuple):
         except (ValueError, TypeError, IndexError) as error:
             raise ValueError(f"it is no bundle: {error}") from error
         return cls(kind, names, bases, firsts, seconds, starts, parts)
-
-    def packed(self) -> bytes:
-        """As bytes."""
-        counts = [end - start for start, end in pairwise(self.starts)]
-        return ormsgpack.packb([self.kind, self.names, self.bases, self.firsts, self.seconds, counts, self.parts])
 
     def based(self) -> dict[str, str]:
         """For each of them what it is a change of."""
@@ -207,20 +202,23 @@ def bundled(rows: Mapping[str, bytes]) -> bytes:
     Raises:
         ValueError: If there is a whole among them.
     """
-    whole = Bundle(_SPLICE, [], [], [], [], [0], [])
+    changes = []
     for name, data in rows.items():
-        change = _opened(name, data)
-        if not isinstance(change, Bundle):
+        if not isinstance(change := _opened(name, data), Bundle):
             raise ValueError(f"the row {name!r} is no change")
-        before = whole.names[-1] if whole.names else None
-        whole.bases.append(None if change.bases[0] == before else change.bases[0])
-        whole.starts.append(len(whole.parts) + len(change.parts))
-        whole.names.append(name)
-        whole.firsts.extend(change.firsts)
-        whole.seconds.extend(change.seconds)
-        whole.parts.extend(change.parts)
-        whole = whole._replace(kind=change.kind)
-    return whole.packed()
+        changes.append(change)
+    bases = [change.bases[0] for change in changes]
+    return ormsgpack.packb(
+        [
+            changes[0].kind,
+            [*rows],
+            [None if base == before else base for base, before in zip(bases, [None, *rows], strict=False)],
+            [change.firsts[0] for change in changes],
+            [change.seconds[0] for change in changes],
+            [len(change.parts) for change in changes],
+            [part for change in changes for part in change.parts],
+        ]
+    )
 
 
 def base_of(data: bytes) -> str | None:
