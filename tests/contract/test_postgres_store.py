@@ -116,7 +116,10 @@ def test_what_refuses_the_connection_is_told(postgres_url: str) -> None:
         "Create the database, or name another one in the connection string",
     )
     nobody = parts._replace(netloc="postgres@127.0.0.1:1").geturl()
-    assert "refused" in str(failure(made(nobody), made(nobody).open))
+    assert str(failure(made(nobody), made(nobody).open)) == (
+        f'{WHERE}: connection failed: connection to server at "127.0.0.1", port 1 failed: Connection refused. '
+        "Check host and port and that the server runs, then go on; what was saved before is safe"
+    )
 
 
 def test_a_connection_string_that_cannot_be_read_is_not_repeated() -> None:

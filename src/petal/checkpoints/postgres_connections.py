@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,9 @@ T = TypeVar("T")
 SETTINGS: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
 
 COMMIT = b"COMMIT"
+
+_ASKED = re.compile(r" Is the server running [^?]*\?$")
+"""What libpq asks at the end, which the hint says too."""
 
 TRIES = 4
 """A server that goes down breaks its connections one by one, so the one that is taken next may be the next to break."""
@@ -255,8 +259,8 @@ def lost(error: psycopg.Error) -> bool:
 
 def words(error: psycopg.Error) -> str:
     """The problem in the server's words, on one line, without a password."""
-    text = error.diag.message_primary or str(error)
-    return redacted(" ".join(text.split())).rstrip(".")
+    text = " ".join((error.diag.message_primary or str(error)).split())
+    return redacted(_ASKED.sub("", text)).rstrip(".")
 
 
 def unavailable(where: str, error: psycopg.Error) -> CheckpointerUnavailableError:
