@@ -625,7 +625,7 @@ def test_a_try_that_was_given_up_begins_nothing_more(world: World) -> None:
         finally:
             is_over.set()
 
-    factory = AgentFactory(Log).add(pay).with_timeout(0.5).with_retry(2, delay=0.01)
+    factory = AgentFactory(Log).add(pay).with_timeout(1).with_retry(2, delay=0.01)
     with factory.with_checkpointer("memory://").build() as built:
         try:
             result = built.invoke({"entries": []}, thread_id="t")
@@ -654,7 +654,7 @@ def test_what_a_try_did_that_was_given_up_answers_the_next_one(world: World) -> 
         finally:
             is_over.set()
 
-    factory = AgentFactory(Log).add(pay).with_timeout(0.5).with_retry(3, delay=0.01)
+    factory = AgentFactory(Log).add(pay).with_timeout(1).with_retry(3, delay=0.01)
     with factory.with_checkpointer("memory://").build() as built:
         try:
             assert built.invoke({"entries": []}, thread_id="t") == {"entries": ["charge 0 #1"]}
