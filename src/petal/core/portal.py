@@ -8,8 +8,8 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -19,18 +19,39 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Running:
-    """A loop that runs in its thread."""
+    """A loop that runs in its thread.
+
+    Attributes:
+        ended_by: What a step raised that ends a whole loop, as `sys.exit()` does.
+        streams: What is iterated over there.
+    """
 
     manager: AbstractContextManager[BlockingPortal]
     portal: BlockingPortal
     thread: threading.Thread
-    ended_by: list[BaseException] = field(default_factory=list)
-    """What a step raised that ends a whole loop, as `sys.exit()` does."""
+    ended_by: list[BaseException]
+    streams: set[_Task[None]]
+
+    @classmethod
+    def begin(cls) -> Self:
+        """Start one."""
+        ended_by: list[BaseException] = []
+        loop = {"loop_factory": lambda: _watched(asyncio.new_event_loop(), ended_by)}
+        manager = start_blocking_portal(name="petal-portal", backend_options=loop)
+        portal = manager.__enter__()
+        return cls(manager, portal, portal.call(threading.current_thread), ended_by, set())
 
     @property
     def is_here(self) -> bool:
         """Whether this is its thread."""
         return threading.current_thread() is self.thread
+
+    def end(self) -> None:
+        """End it, once nothing waits there to be asked for its next item, and wait for that."""
+        streams, self.streams = self.streams, set()
+        for stream in () if self.ended_by else streams:
+            stream.cancel()
+        self.manager.__exit__(None, None, None)
 
     def result(self, task: _Task[T]) -> T:
         """A task's result, or what ended the loop meanwhile."""
@@ -54,7 +75,6 @@ class Portal:
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._finalizer: weakref.finalize[Any, Portal] | None = None
-        self._streams: set[_Task[None]] = set()
 
     @property
     def is_running(self) -> bool:
@@ -102,11 +122,11 @@ class Portal:
             given.close()
 
         def require_open() -> None:
-            if producer not in self._streams:
+            if producer not in running.streams:
                 raise RuntimeError("The agent was closed, which ended this stream; begin another one.")
 
         producer = _Task(portal, produce, (), {})
-        self._streams.add(producer)
+        running.streams.add(producer)
         try:
             producer.start()
             while True:
@@ -119,7 +139,7 @@ class Portal:
             require_open()
             running.result(producer)
         finally:
-            self._streams.discard(producer)
+            running.streams.discard(producer)
             if producer.has_ended:
                 close()
             elif running.is_here:  # the garbage collector ran there: nothing may be waited for
@@ -132,26 +152,26 @@ class Portal:
     def close(self) -> None:
         """End the loop and its thread, and what is iterated over there; the next call starts another."""
         with self._lock:
-            running, self._running = self._running, None
-            if self._finalizer is not None:
-                self._finalizer.detach()
+            running = self._give_up()
         if running is not None:
-            _end(running.manager, self._streams)
+            running.end()
 
     def _start(self) -> _Running:
         with self._lock:
-            if self._running is not None and self._running.ended_by:
-                self._running = None
-                if self._finalizer is not None:
-                    self._finalizer.detach()
+            if (running := self._running) is not None and running.ended_by:
+                self._give_up()
+                running.end()
             if self._running is None:
-                ended_by: list[BaseException] = []
-                loop = {"loop_factory": lambda: _watched(asyncio.new_event_loop(), ended_by)}
-                manager = start_blocking_portal(name="petal-portal", backend_options=loop)
-                portal = manager.__enter__()
-                self._running = _Running(manager, portal, portal.call(threading.current_thread), ended_by)
-                self._finalizer = weakref.finalize(self, _end, manager, self._streams)
+                self._running = _Running.begin()
+                self._finalizer = weakref.finalize(self, self._running.end)
             return self._running
+
+    def _give_up(self) -> _Running | None:
+        """The loop, which then is the caller's to end."""
+        running, self._running = self._running, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        return running
 
 
 def _watched(loop: asyncio.AbstractEventLoop, ended_by: list[BaseException]) -> asyncio.AbstractEventLoop:
@@ -167,14 +187,6 @@ def _watched(loop: asyncio.AbstractEventLoop, ended_by: list[BaseException]) -> 
 
     loop.run_forever = run  # type: ignore[method-assign]
     return loop
-
-
-def _end(manager: AbstractContextManager[BlockingPortal], streams: set[_Task[None]]) -> None:
-    """End a loop, once nothing waits there to be asked for its next item."""
-    for stream in list(streams):
-        streams.discard(stream)
-        stream.cancel()
-    manager.__exit__(None, None, None)
 
 
 class _Task(Generic[T]):
