@@ -139,9 +139,7 @@ class PostgresConnections:
             case psycopg.Error():
                 return CheckpointerError(f"{self.where}: {words(error)}.")
             case UnicodeEncodeError():
-                return CheckpointerError(
-                    f"{self.where}: {error.object!r} is no text that can be kept ({error.reason})."
-                )
+                return CheckpointerError.no_text(self.where, error)
             case _:
                 return None
 

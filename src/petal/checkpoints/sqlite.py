@@ -132,7 +132,7 @@ class SqliteStore:
 
     def translated(self, error: Exception) -> Exception | None:
         if isinstance(error, UnicodeEncodeError):
-            return CheckpointerError(f"{self.where}: {error.object!r} is no text that can be kept ({error.reason}).")
+            return CheckpointerError.no_text(self.where, error)
         return meaning(self.where, error) if isinstance(error, sqlite3.Error) else None
 
     def _connected(self, mode: str, patience: float) -> sqlite3.Connection:

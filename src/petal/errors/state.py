@@ -11,6 +11,11 @@ from petal.errors.base import PetalError, known_names
 class CheckpointerError(PetalError):
     """State cannot be kept or read."""
 
+    @staticmethod
+    def no_text(where: str, error: UnicodeEncodeError) -> CheckpointerError:
+        """The error of an id or a name that holds half a character."""
+        return CheckpointerError(f"{where}: {error.object!r} is no text that can be kept ({error.reason}).")
+
 
 class CheckpointerConfigurationError(CheckpointerError, ValueError):
     """A checkpointer's configuration is invalid."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from langchain_core.language_models import BaseChatModel
@@ -11,10 +10,8 @@ from langgraph.graph import END, START
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.config.secrecy import is_secret
 from petal.errors import AgentConfigurationError, known_names, nearest
-
-_SECRET = re.compile(r"(?i)api_?key|access_key|passw|secret|token$|credential|headers$")
-"""How settings of a provider's class are called that are not printed."""
 
 _RESERVED = frozenset({START, END, "END", "START"})
 
@@ -90,8 +87,8 @@ class LLMConfig(BaseModel):
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():
-            is_secret = name in (self.model_extra or {}) and _SECRET.search(str(name))
-            yield name, "***" if is_secret and value is not None else value
+            hides = value is not None and name in (self.model_extra or {}) and is_secret(str(name))
+            yield name, "***" if hides else value
 
     __str__ = BaseModel.__repr__
 

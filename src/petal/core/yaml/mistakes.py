@@ -12,12 +12,12 @@ from pydantic_core import ErrorDetails
 
 from petal.core.config.agent import LLMConfig
 from petal.core.config.checkpointer import redacted
+from petal.core.config.secrecy import is_secret
 from petal.core.config.steps import ModelOptions
 from petal.core.yaml.document import Document, Place
 from petal.core.yaml.format import tag_of
 from petal.errors import YAMLConfigurationError, nearest
 
-_SECRET = re.compile(r"(?i)api_?key|connection_string|passw|secret|token$|credential|headers$|^env$")
 _VARIABLE = re.compile(r"\$\{(\w+)")
 _LONGEST = 60
 
@@ -271,7 +271,7 @@ def _guess(found: str, allowed: Iterable[str]) -> str:
 
 
 def _is_secret(place: Place) -> bool:
-    return any(isinstance(part, str) and _SECRET.search(part) for part in place)
+    return any(isinstance(part, str) and is_secret(part) for part in place)
 
 
 def _concerns(problem: str, text: str) -> bool:
