@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import settings
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -44,6 +46,12 @@ settings.load_profile("petal")
 
 # What a shell starts in the background may be told to ignore ctrl-c, and tells so all that it starts itself.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the collector from looking at all modules and tests again and again: they stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -130,21 +138,101 @@ def postgres(_own_postgres: PostgresServer) -> Iterator[PostgresServer]:
     _own_postgres.start()
 
 
+# What a test may have changed beside rows, and how these lie on disk.
+_SHAPE = """
+SELECT md5(string_agg((
+    to_jsonb(c) - '{relfilenode,relpages,reltuples,relallvisible,relfrozenxid,relminmxid}'::text[]
+)::text, '' ORDER BY oid)) FROM pg_class c WHERE oid >= 16384
+UNION ALL SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_attribute
+UNION ALL SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_constraint
+UNION ALL SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_namespace
+UNION ALL SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_proc
+UNION ALL SELECT concat_ws(' ', count(*), max(xmin::text::bigint)) FROM pg_trigger
+UNION ALL SELECT concat_ws(' ', datacl, datconnlimit, setrole, setconfig)
+    FROM pg_database d LEFT JOIN pg_db_role_setting ON setdatabase = d.oid WHERE datname = current_database()
+"""
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+_TABLES = "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relkind = 'r' AND oid >= 16384"
+
+
+class UsedDatabase:
+    """A database with Petal's tables that tests get one after the other, without rows: to make one takes longer than
+    most of them. One in which more was changed than rows is given to no other.
+    """
+
+    def __init__(self) -> None:
+        self._server_url = self._url = self._empty = ""
+        self._shape: list[tuple[Any, ...]] = []
+
+    def take(self, server_url: str) -> str:
+        """The URL of it."""
+        if not self._url:
+            self._server_url, self._url = server_url, create_database(server_url)
+            with open_checkpointer(self._url) as saver:
+                saver.delete_thread("nobody's")
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                self._shape = connection.execute(_SHAPE).fetchall()
+                ((tables,),) = connection.execute(_TABLES).fetchall()
+                ((format,),) = connection.execute("SELECT value FROM petal_meta").fetchall()
+            self._empty = f"TRUNCATE {tables} RESTART IDENTITY; INSERT INTO petal_meta VALUES ('format', '{format}')"
+        return self._url
+
+    def give_back(self) -> None:
+        """Ends what still uses it, and empties it."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(_END_OTHERS)
+            if is_as_it_was := connection.execute(_SHAPE).fetchall() == self._shape:
+                connection.execute(self._empty)
+        if not is_as_it_was:
+            self.drop()
+
+    def drop(self) -> None:
+        """Removes it; another one is made when it is asked for."""
+        url, self._url = self._url, ""
+        if url:
+            drop_database(self._server_url, url)
+
+
+@pytest.fixture(scope="session")
+def _used_database(request: pytest.FixtureRequest) -> Iterator[UsedDatabase]:
+    if NAMED_SERVER not in os.environ:
+        request.getfixturevalue("_own_postgres")  # which then outlives it
+    database = UsedDatabase()
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def storage_url(request: pytest.FixtureRequest, _used_database: UsedDatabase) -> Iterator[str]:
+    """A database with Petal's tables and without rows, on the server that `postgres_url` is on."""
+    server_url, start = _server(request)
+    yield _used_database.take(server_url)
+    start()
+    _used_database.give_back()
+
+
 @pytest.fixture
 def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A fresh, empty database, on the server that PETAL_TEST_POSTGRES names or else on `postgres`."""
-    if server_url := os.environ.get(NAMED_SERVER):
-        url = create_database(server_url)
-        yield url
-    else:
-        postgres: PostgresServer = request.getfixturevalue("postgres")
-        server_url, url = postgres.url, postgres.create_database()
-        yield url
-        postgres.start()  # or a test that stopped it could not drop its database
+    server_url, start = _server(request)
+    url = create_database(server_url)
+    yield url
+    start()
     drop_database(server_url, url)
 
 
-def _storage(kind: str, request: pytest.FixtureRequest) -> CheckpointerConfig:
+def _server(request: pytest.FixtureRequest) -> tuple[str, Callable[[], None]]:
+    """The URL of the server with the tests' databases, and how to start it again, if a test stopped it."""
+    if named := os.environ.get(NAMED_SERVER):
+        return named, lambda: None
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres.url, postgres.start
+
+
+def _storage(kind: str, request: pytest.FixtureRequest, database: str = "storage_url") -> CheckpointerConfig:
     match kind:
         case "memory":
             return CheckpointerConfig(type="memory")
@@ -152,7 +240,7 @@ def _storage(kind: str, request: pytest.FixtureRequest) -> CheckpointerConfig:
             folder: Path = request.getfixturevalue("tmp_path")
             return CheckpointerConfig(type="sqlite", config={"db_file": str(folder / "storage.db")})
         case "postgres":
-            url: str = request.getfixturevalue("postgres_url")
+            url: str = request.getfixturevalue(database)
             return CheckpointerConfig(type="postgres", config={"connection_string": url})
         case _:
             raise ValueError(kind)
@@ -168,6 +256,12 @@ def storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
 def durable_storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
     """Every storage that outlives a process in turn, each with a fresh place."""
     return _storage(request.param, request)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def untouched_storage(request: pytest.FixtureRequest) -> CheckpointerConfig:
+    """Every storage that outlives a process in turn, none with any tables."""
+    return _storage(request.param, request, "postgres_url")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "langgraph"])

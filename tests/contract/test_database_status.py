@@ -75,18 +75,18 @@ def test_a_database_of_this_version(durable_storage: CheckpointerConfig) -> None
     assert (emptied.threads, emptied.checkpoints, emptied.bytes, emptied.encrypted) == (0, 0, 0, None)
 
 
-def test_a_database_of_langgraphs(durable_storage: CheckpointerConfig) -> None:
+def test_a_database_of_langgraphs(untouched_storage: CheckpointerConfig) -> None:
     """Also where Petal's tables lie beside them, if that engine is asked for."""
     theirs = CheckpointerConfig(
-        type=durable_storage.type, config={**(durable_storage.config or {}), "engine": "langgraph"}
+        type=untouched_storage.type, config={**(untouched_storage.config or {}), "engine": "langgraph"}
     )
     put(theirs)
-    status = database_status(durable_storage)
+    status = database_status(untouched_storage)
     assert (status.engine, status.format, status.state) == ("langgraph", None, "langgraph")
     assert (status.threads, status.checkpoints, status.bytes, status.encrypted) == (1, 1, None, None)
-    put(durable_storage, "u", engine="petal")
-    put(durable_storage, "v", engine="petal")
-    assert database_status(durable_storage).threads == 2
+    put(untouched_storage, "u", engine="petal")
+    put(untouched_storage, "v", engine="petal")
+    assert database_status(untouched_storage).threads == 2
     assert database_status(theirs) == database_status(theirs)
     assert (database_status(theirs).engine, database_status(theirs).threads) == ("langgraph", 1)
 

@@ -379,13 +379,13 @@ def test_what_could_not_be_made_is_found_wherever_it_stands(around: Any) -> None
     assert raw_in(around(raw)) == (None if around(raw) == 1 else raw)
 
 
-def test_a_saver_that_only_reads_changes_nothing(durable_storage: CheckpointerConfig) -> None:
+def test_a_saver_that_only_reads_changes_nothing(untouched_storage: CheckpointerConfig) -> None:
     """Not even to make its tables; but what it reads is of the types that are allowed, or an error."""
-    with open_checkpointer(durable_storage, read_only=True) as reading, pytest.raises(CheckpointerError):
+    with open_checkpointer(untouched_storage, read_only=True) as reading, pytest.raises(CheckpointerError):
         reading.get_tuple({"configurable": {"thread_id": "t"}})
-    with open_checkpointer(durable_storage) as saver:
+    with open_checkpointer(untouched_storage) as saver:
         v1(saver).invoke({"n": 1}, thread_id="t")
-    with open_checkpointer(durable_storage, read_only=True) as reading:
+    with open_checkpointer(untouched_storage, read_only=True) as reading:
         assert [one.error for one in v1(reading).check()] == [None]
         with pytest.raises(CheckpointerError):
             v1(reading).thread("t").update({"n": 5})

@@ -12,6 +12,12 @@ def _with_langgraphs_tables(config: CheckpointerConfig) -> CheckpointerConfig:
 
 
 @pytest.fixture
+def storage_url(postgres_url: str) -> str:
+    """A database without Petal's tables."""
+    return postgres_url
+
+
+@pytest.fixture
 def storage(storage: CheckpointerConfig) -> CheckpointerConfig:
     """Every storage in turn, each with a fresh place."""
     return _with_langgraphs_tables(storage)
