@@ -137,6 +137,21 @@ def test_an_id_is_short_while_it_is_unique(petal: Petal, kept: str) -> None:
     assert "has no checkpoint 'zz'" in unknown.stderr
 
 
+def test_nothing_is_no_short_id(petal: Petal, tmp_path: Path) -> None:
+    """A variable of a script that is empty does not stand for the only thread or checkpoint there is."""
+    config = CheckpointerConfig(type="sqlite", config={"db_file": str(tmp_path / "runs.db")})
+    with AgentFactory().with_chat(llm="demo:").with_checkpointer(config).build() as agent:
+        agent.invoke("hello", thread_id="t")
+        agent.thread("t").prune()
+    for words in (["show", ""], ["rewind", ""], ["prune", "", "--keep-last", "1"]):
+        refused = petal(*words, "--db", "runs.db")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("petal: Thread '' has no checkpoints")
+    refused = petal("show", "t", "-c", "", "--db", "runs.db")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("petal: Thread 't' has no checkpoint ''")
+
+
 def test_a_missing_database_is_not_made(petal: Petal, tmp_path: Path) -> None:
     """Reading makes nothing."""
     for words in (["list"], ["show", "t"], ["history", "t"]):
@@ -222,6 +237,27 @@ def test_idle_threads_are_pruned_but_not_those_that_ask(petal: Petal, kept: str)
     left = json.loads(petal("list", "--json", "--db", kept).stdout)
     assert {thread["thread_id"] for thread in left} == {"user-12", "waits"}
     assert json.loads(petal("show", "waits", "--db", kept, "--json").stdout)["status"] == "waiting"
+
+
+def test_what_is_to_stay_may_be_shortened_and_must_be_there(petal: Petal, kept: str) -> None:
+    """An id as `petal threads history` prints it, of a checkpoint that another thread has too."""
+    point = json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)[3]["checkpoint_id"]
+    petal("fork", "user-1", "--at", point, "--to", "forked", "--db", kept)
+    words = ["prune", "user-1", "--keep-last", "1", "--db", kept]
+    for given in ("nobody", "", f"{point}0"):
+        refused = petal(*words, "--keep", given)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"there is no thread {given!r}" in " ".join(refused.stderr.replace("│", "").split())
+    several = petal(*words, "--keep", "user", "--json")
+    assert (several.returncode, several.stdout) == (1, "")
+    assert several.stderr.startswith("petal: 'user' is the beginning of 2 threads and checkpoints; give more of it:")
+    done = petal(*words, "--keep", point[:13], "--keep", "user-12")
+    assert (done.returncode, done.stderr) == (0, "")
+    left = json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)
+    assert [checkpoint["checkpoint_id"] for checkpoint in left][1:] == [point]
+    assert petal("prune", "--keep-last", "1", "--keep", point[:13], "--db", kept).returncode == 0
+    left = json.loads(petal("history", "user-1", "--db", kept, "--json").stdout)
+    assert [checkpoint["checkpoint_id"] for checkpoint in left][1:] == [point]
 
 
 def test_the_agents_own_retention_is_the_default(petal: Petal, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from petal.cli.databases import chosen, opened, require_petals
 from petal.cli.failures import ExitCode, note
 from petal.cli.options import AsJson, Debug, KeptBy, KeptDatabase, at_least_one, optional
 from petal.cli.rendering import print_json, print_table, printable
-from petal.cli.shortening import whole_thread
+from petal.cli.shortening import thread_or_checkpoint, whole_thread
 
 if TYPE_CHECKING:
-    from petal.checkpoints import Retention, RetentionReport
+    from petal.checkpoints import PetalSaver, Retention, RetentionReport
 
 LANGGRAPHS = "which are not pruned"
 
@@ -50,10 +50,13 @@ def prune_threads(
 ) -> None:
     """Delete old checkpoints, and threads that rest; without a rule, by the agent's own `retention`."""
     rules = {"keep_last": keep_last, "max_age": max_age, "max_idle": max_idle, "max_bytes": max_bytes}
-    policy = _policy({name: rule for name, rule in rules.items() if rule is not None}, keep or [], db, agent)
+    policy = _policy({name: rule for name, rule in rules.items() if rule is not None}, db, agent)
     with opened(db, agent) as saver:
         ids = [whole_thread(saver, thread) for thread in threads] if threads else None
-        report = require_petals(saver, LANGGRAPHS).retain(policy, ids, dry_run=True)
+        ours = require_petals(saver, LANGGRAPHS)
+        kept = [_kept(ours, ids, given) for given in keep or []]
+        policy = policy.model_copy(update={"keep": (*policy.keep, *kept)})
+        report = ours.retain(policy, ids, dry_run=True)
     if not dry_run and report.threads:
         with opened(db, agent, inspect=False) as saver:
             report = require_petals(saver, LANGGRAPHS).retain(policy, ids, dry_run=False)
@@ -65,7 +68,17 @@ def prune_threads(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _policy(rules: dict[str, Any], keep: list[str], db: str | None, agent: Path | None) -> Retention:
+def _kept(saver: PetalSaver, threads: list[str] | None, given: str) -> str:
+    """What `--keep` names: an id that nothing has would let go what is meant to stay."""
+    if (found := thread_or_checkpoint(saver, threads, given)) is None:
+        raise typer.BadParameter(
+            f"there is no thread {given!r}, and no such checkpoint of the threads; nothing was deleted.",
+            param_hint="--keep",
+        )
+    return found
+
+
+def _policy(rules: dict[str, Any], db: str | None, agent: Path | None) -> Retention:
     """The policy that the options are, or else that of the agent's checkpointer."""
     from petal.checkpoints import Retention
 
@@ -73,13 +86,13 @@ def _policy(rules: dict[str, Any], keep: list[str], db: str | None, agent: Path 
         for name in ("max_age", "max_idle"):
             if name in rules and rules[name].isdecimal():
                 rules[name] = int(rules[name])
-        return Retention(**rules, keep=keep)
+        return Retention(**rules)
     policy = chosen(db, agent).options.retention
     if agent is not None and policy is None:
         policy = chosen(None, agent).options.retention
     if policy is None:
         raise typer.BadParameter("which checkpoints? Name a rule, such as --keep-last 10 or --max-age 30d.")
-    return policy.model_copy(update={"keep": (*policy.keep, *keep)})
+    return policy
 
 
 def _report_json(report: RetentionReport, *, dry_run: bool) -> dict[str, Any]:

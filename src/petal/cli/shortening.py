@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from petal.errors import BranchNotFoundError, CheckpointerError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
-    from petal.checkpoints import ThreadInfo
+    from petal.checkpoints import PetalSaver, ThreadInfo
+    from petal.checkpoints.records import CheckpointQuery, CheckpointRow, Reader
 
 PAGE = 500
 LISTED = 10
@@ -68,8 +71,39 @@ def all_threads(saver: Any, limit: int | None = None) -> Iterator[ThreadInfo]:
         limit = None if limit is None else limit - size
 
 
+def thread_or_checkpoint(saver: PetalSaver, threads: Sequence[str] | None, given: str) -> str | None:
+    """The id of the one thread, or checkpoint of some threads, that `given` is, or begins; None if there is none.
+
+    Args:
+        saver: The saver.
+        threads: The threads whose checkpoints count; None for all.
+        given: The id, or its beginning.
+
+    Raises:
+        CheckpointerError: If there are several; it lists them.
+    """
+    return only(_threads_and_checkpoints(saver, threads), given, "threads and checkpoints")
+
+
+def _threads_and_checkpoints(saver: PetalSaver, threads: Sequence[str] | None) -> Iterator[str]:
+    from petal.checkpoints.records import CheckpointQuery
+
+    for info in all_threads(saver):
+        yield info.thread_id
+    for thread_id in [None] if threads is None else threads:
+        query = CheckpointQuery(thread_id=thread_id, limit=PAGE)
+        while page := saver.read_rows(partial(_page, query)):
+            last = page[-1]
+            query = replace(query, after=(last.id, last.thread_id, last.ns))
+            yield from (row.id for row in page)
+
+
+def _page(query: CheckpointQuery, reader: Reader) -> list[CheckpointRow]:
+    return reader.checkpoints(query)
+
+
 def only(ids: Iterable[str], given: str, what: str) -> str | None:
-    """The id that `given` is, or that alone begins with it; None if there is none.
+    """The id that `given` is, or that alone begins with it; None if there is none. Nothing begins no id.
 
     Raises:
         CheckpointerError: If several begin with it.
@@ -78,7 +112,7 @@ def only(ids: Iterable[str], given: str, what: str) -> str | None:
     for id in ids:
         if id == given:
             return id
-        if id.startswith(given):
+        if given and id.startswith(given) and id not in found:  # a fork has ids of its origin
             found.append(id)
     if len(found) > 1:
         more = f"\n  … and {len(found) - LISTED} more" if len(found) > LISTED else ""
