@@ -284,6 +284,26 @@ def failure(text: str, base: Path = Path("/srv")) -> YAMLConfigurationError:
             "steps:\n  - {type: llm, name: a, retry: {attempts: 2, on: ['json:loads']}}\n",
             "agent.yaml:2: steps[0].retry.on[0]: 'json:loads' is of type function, not an exception type.",
         ),
+        # prompts
+        (
+            "steps:\n  - type: llm\n    name: a\n    config:\n      llm: 'demo:'\n      prompt_template: '{inptu}'\n",
+            "agent.yaml:6: steps[0].config.prompt_template: The prompt of step 'a' names {inptu}, which the state does "
+            "not have. Did you mean 'input'? Known: messages, input. Write {{ and }} for literal braces.",
+        ),
+        (
+            "llm: 'demo:'\nsteps:\n  - type: react\n    name: a\n    config:\n      tools: ['json:loads']\n"
+            "      system_prompt: 'As {'\n",
+            "agent.yaml:7: steps[0].config.system_prompt: The prompt of step 'a' cannot be read: ",
+        ),
+        (
+            "llm: 'demo:'\nstate_schema: {city: str}\nsteps:\n  - type: llm\n    name: a\n    approval: 'To {ctiy}?'\n",
+            "agent.yaml:6: steps[0].approval: The prompt of step 'approve_a' names {ctiy}, which the state does not "
+            "have. Did you mean 'city'? Known: city, messages, step. Write {{ and }} for literal braces.",
+        ),
+        (
+            "llm: 'demo:'\nsteps:\n  - type: llm\n    name: a\n    approval:\n      prompt: '{}?'\n",
+            "agent.yaml:6: steps[0].approval.prompt: The prompt of step 'approve_a' has a field without a name; ",
+        ),
         # the environment
         (
             "steps:\n  - type: llm\n    name: a\n    timeout: ${PETAL_NOT_SET}\n",
@@ -329,6 +349,25 @@ llm: {provider: x, max_tokens: 0}
         "agent.yaml:10: steps[1].timeout: Found -1; allowed: a number greater than 0.\n"
         "agent.yaml:11: llm.max_tokens: Found 0; allowed: a number not less than 1."
     )
+
+
+def test_every_prompt_is_looked_at() -> None:
+    error = failure(
+        "llm: 'demo:'\nsteps:\n  - type: llm\n    name: a\n    approval: 'Ask {messages} by {step}?'\n"
+        "    config: {prompt_template: '{inptu}',\n             system_prompt: '{day}'}\n"
+    )
+    assert [(one.line, one.key) for one in (error, *error.others)] == [
+        (6, "steps[0].config.prompt_template"),
+        (7, "steps[0].config.system_prompt"),
+    ]
+
+
+def test_a_state_that_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "trips.py").write_text(
+        "from __future__ import annotations\nfrom typing import TypedDict\n\nclass Trip(TypedDict):\n    by: Ship\n"
+    )
+    error = failure("state_type: trips:Trip\n" + STEP, tmp_path)
+    assert str(error).startswith("agent.yaml:1: state_type: The annotations of Trip cannot be read: name 'Ship' is not")
 
 
 def test_what_a_module_raised_is_the_cause(tmp_path: Path) -> None:

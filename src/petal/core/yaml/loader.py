@@ -14,6 +14,7 @@ from petal.core.yaml.document import Document, Place, read
 from petal.core.yaml.format import BUILT_IN, AgentFile, StepEntry, StepFile
 from petal.core.yaml.handlers.checkpointer import located
 from petal.core.yaml.handlers.migrations import migration_of
+from petal.core.yaml.handlers.prompts import check_prompts
 from petal.core.yaml.handlers.state import state_of
 from petal.core.yaml.handlers.steps import step_of
 from petal.core.yaml.handlers.tools import tools_of
@@ -87,6 +88,8 @@ def parse_agent(
         migration_of(migration, ("migrations", i), resolution) for i, migration in enumerate(parsed.migrations)
     ]
     _check_ways(parsed.steps, mistakes)
+    mistakes.raise_any()
+    check_prompts(parsed.steps, state_type, mistakes)
     mistakes.raise_any()
     config = AgentConfig(
         name=parsed.name,
