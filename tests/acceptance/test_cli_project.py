@@ -107,13 +107,41 @@ def test_mistakes_are_told_with_their_places(petal: Petal, tmp_path: Path) -> No
 
 
 def test_a_mistake_of_the_graph_is_told_with_its_file(petal: Petal, tmp_path: Path) -> None:
-    """A prompt's keys are looked at when the graph is put together."""
+    """Names of nodes are looked at when the graph is put together; a prompt has its line."""
+    (tmp_path / "names.yaml").write_text(
+        'llm: "demo:"\nsteps:\n  - {type: llm, name: one, approval: true}\n  - {type: llm, name: approve_one}\n'
+    )
+    told = petal("validate", "names.yaml")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("petal: names.yaml: Step 'approve_one' has the name of the node that asks before")
     (tmp_path / "prompt.yaml").write_text(
         'llm: "demo:"\nsteps: [{type: llm, name: one, config: {system_prompt: "For {nme}"}}]\n'
     )
     told = petal("validate", "prompt.yaml")
     assert (told.returncode, told.stdout) == (1, "")
-    assert told.stderr.startswith("petal: prompt.yaml: The prompt of step 'one' names {nme}")
+    assert told.stderr.startswith(
+        "petal: prompt.yaml:2: steps[0].config.system_prompt: The prompt of step 'one' names {nme}"
+    )
+
+
+def test_odd_ways_are_warned_of(petal: Petal, tmp_path: Path) -> None:
+    """They are no mistakes: a function may know another way."""
+    (tmp_path / "ways.yaml").write_text(
+        'llm: "demo:"\nsteps:\n  - {type: llm, name: one, next: three}\n  - {type: llm, name: two}\n'
+        "  - {type: llm, name: three, next: one}\n"
+    )
+    told = petal("validate", "ways.yaml")
+    assert told.returncode == 0
+    assert told.stdout.endswith("ways.yaml is valid.\n")
+    assert told.stderr.splitlines() == [
+        "petal: ways.yaml:3: steps[0]: A run never ends from here on: the ways behind 'one', 'three' lead back to them "
+        "only.",
+        "petal: ways.yaml:4: steps[1]: No way leads here from the first step; it runs only if a function says so by a "
+        "Command or a Send.",
+    ]
+    found = json.loads(petal("validate", "ways.yaml", "--json").stdout)
+    assert (found["valid"], found["mistakes"]) == (True, [])
+    assert [(warning["line"], warning["key"]) for warning in found["warnings"]] == [(3, "steps[0]"), (4, "steps[1]")]
 
 
 def test_a_model_that_cannot_be_had_is_a_mistake(petal: Petal, tmp_path: Path) -> None:

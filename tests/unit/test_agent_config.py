@@ -18,6 +18,7 @@ from petal.core.config.agent import (
 )
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.config.steps import LLMOptions, ReactOptions
+from petal.core.config.ways import oddities
 from petal.errors import AgentConfigurationError
 from petal.types.state import DefaultState
 
@@ -63,6 +64,35 @@ def test_steps_that_do_not_fit_together_are_refused(steps: list[StepConfig], pro
     with pytest.raises(AgentConfigurationError) as caught:
         agent(*steps).validated()
     assert problem in str(caught.value)
+
+
+def way(on_reject: str) -> ApprovalConfig:
+    return ApprovalConfig(on_reject=on_reject)
+
+
+def test_a_step_that_no_way_leads_to_is_odd() -> None:
+    branch = ConditionConfig(key="input", routes={"x": "c", "y": "END"})
+    assert oddities([step("a", condition=branch), step("b", next="a"), step("c")]).keys() == {"b"}
+    assert oddities([step("a", next="END"), step("b"), step("c")]).keys() == {"b", "c"}
+    assert oddities([step("a", next="c"), step("b"), step("c", approval=way("b"))]) == {}
+    assert oddities([step("a"), step("b", next="END")]) == {}
+
+
+def test_a_round_without_an_end_is_odd() -> None:
+    def leave(*targets: str) -> ConditionConfig:
+        return ConditionConfig(key="input", routes=dict(enumerate(targets)))
+
+    assert oddities([step("a", next="a")]) == {
+        "a": "A run never ends from here on: the ways behind 'a' lead back to them only."
+    }
+    assert oddities([step("a"), step("b"), step("c", condition=leave("b", "c"))]).keys() == {"b"}
+    assert oddities([step("a", condition=leave("b", "c")), step("b", next="b"), step("c", next="c")]).keys() == {
+        "b",
+        "c",
+    }
+    assert oddities([step("a"), step("b", condition=leave("a", "END"))]) == {}
+    for on_reject, odd in (("END", set()), ("fail", set()), ("skip", {"a"}), ("a", {"a"})):
+        assert oddities([step("a", next="a", approval=way(on_reject))]).keys() == odd
 
 
 def test_end_is_a_target_by_either_name() -> None:

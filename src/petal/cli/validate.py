@@ -43,6 +43,8 @@ def validate(agent: AgentFile, as_json: AsJson = False, debug: Debug = False) ->
         print_fields(
             {"Agent": found["name"], "Steps": steps, "Storage": found["storage"] or "none: nothing outlives a run"}
         )
+        for oddity in found["warnings"]:
+            print(_line(oddity), file=sys.stderr)
         print(f"{agent} is valid.")
     if mistakes:
         raise typer.Exit(ExitCode.FAILED)
@@ -67,7 +69,19 @@ def _looked_at(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             {"name": step.name, "type": step.type, "model": model.name if (model := models[step.name]) else None}
             for step in agent.config.steps
         ]
-        return {"name": agent.name, "steps": steps, "storage": getattr(agent.checkpointer, "where", None)}, mistakes
+        found = {"name": agent.name, "steps": steps, "storage": getattr(agent.checkpointer, "where", None)}
+        return {**found, "warnings": _warnings(file, agent)}, mistakes
+
+
+def _warnings(file: Path, agent: Agent) -> list[dict[str, Any]]:
+    """What is odd about the ways between the steps, with its line."""
+    from petal.core.config.ways import oddities
+    from petal.core.yaml.document import read
+
+    document = read(file.read_text("utf-8-sig"), file)
+    names = [step.name for step in agent.config.steps]
+    told = [document.error(("steps", names.index(name)), text) for name, text in oddities(agent.config.steps).items()]
+    return [_mistake(one.file, one.line, one.key, one.problem) for one in told]
 
 
 def _model(step: StepConfig, agent: Agent) -> LLMConfig | None:
