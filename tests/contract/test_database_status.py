@@ -109,6 +109,17 @@ def test_what_is_not_there_is_not_looked_at(tmp_path: Path, url: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_looked_at_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointerUnavailableError, match="It is a folder; name a file in it"):
+        database_status(f"sqlite:///{tmp_path}")
+    url = f"sqlite:///{tmp_path}/runs.db"
+    with open_checkpointer(url) as saver:
+        saver.threads()
+    (tmp_path / "runs.db-shm").symlink_to("nowhere/shm")
+    with pytest.raises(CheckpointerUnavailableError, match="SQLite makes a file beside it"):
+        database_status(url)
+
+
 def test_what_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("a letter " * 100)
     with pytest.raises(CheckpointCorruptionError, match="not a database"):

@@ -421,8 +421,26 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
     store = SqliteStore(SqliteOptions(db_file=str(tmp_path)), WHERE)
-    with pytest.raises(CheckpointerUnavailableError, match="unable to open database file"):
+    with pytest.raises(CheckpointerUnavailableError, match="unable to open database file") as caught:
         store.open()
+    assert caught.value.hint == "It is a folder; name a file in it"
+    looked = SqliteStore(SqliteOptions(db_file=str(tmp_path)), WHERE, read_only=True)
+    with pytest.raises(CheckpointerUnavailableError) as caught:
+        looked.open()
+    assert str(caught.value) == f"{WHERE}: there is no file of that name. It is a folder; name a file in it"
+
+
+def test_where_nothing_can_be_made_a_file_is_not_looked_at(opened: Open, file: Path) -> None:
+    """SQLite needs a file beside one with a write-ahead log also to read it, which the error says."""
+    opened().close()
+    # What the system administrator cannot make either.
+    file.with_name(f"{file.name}-shm").symlink_to("nowhere/shm")
+    with pytest.raises(CheckpointerUnavailableError, match="unable to open database file") as caught:
+        opened(read_only=True)
+    assert "copy it, and the -wal file if there is one" in caught.value.hint
+    with pytest.raises(CheckpointerUnavailableError, match="unable to open database file") as caught:
+        opened()
+    assert caught.value.hint == "Check that its folder exists and may be written to, or name another file"
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(opened: Open, file: Path) -> None:

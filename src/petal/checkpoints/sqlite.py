@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from petal.checkpoints import sqlite_sql as sql
 from petal.checkpoints.records import Glimpse, Head, Reader, Save, Transaction, WouldWaitError
-from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file
+from petal.checkpoints.sqlite_errors import kind, meaning, no_such_file, unopened
 from petal.checkpoints.sqlite_rows import SqliteReader, SqliteTransaction
 from petal.core.config.checkpointer import MEMORY_FILE, SqliteOptions
 from petal.errors import CheckpointerError, CheckpointerUnavailableError, PetalError
@@ -73,7 +73,7 @@ class SqliteStore:
             with self._writing:
                 self._writer = self._prepared()
         except sqlite3.Error as error:
-            raise meaning(self.where, error) from error
+            raise unopened(self.where, self._path, error, read_only=self._read_only) from error
         except PetalError:
             raise  # some of which are OSErrors
         except OSError as error:
@@ -137,7 +137,7 @@ class SqliteStore:
 
     def _connected(self, mode: str, patience: float) -> sqlite3.Connection:
         if mode == "ro" and not self._path.is_file():
-            raise no_such_file(self.where)
+            raise no_such_file(self.where, self._path)
         return sqlite3.connect(
             MEMORY_FILE if self._in_memory else f"file:{quote(str(self._path))}?mode={mode}",
             uri=not self._in_memory,

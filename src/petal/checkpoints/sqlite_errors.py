@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 from petal.errors import CheckpointCorruptionError, CheckpointerError, CheckpointerUnavailableError
 
@@ -16,6 +17,11 @@ HINTS = {
     sqlite3.SQLITE_PERM: "Allow this user to use the file, or name another file",
     sqlite3.SQLITE_AUTH: "Allow this user to use the file, or name another file",
 }
+FOLDER = "It is a folder; name a file in it"
+READING = (
+    "To read it SQLite makes a file beside it: allow this user to write to its folder, or copy it, and the -wal file "
+    "if there is one, to a folder that may be written to"
+)
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PRIMARY = 0xFF
 """Of an extended result code, the bits that say what kind it is."""
@@ -41,6 +47,22 @@ def meaning(where: str, error: sqlite3.Error) -> CheckpointerError:
     return CheckpointerError(f"{where}: {error}.")
 
 
-def no_such_file(where: str) -> CheckpointerUnavailableError:
+def unopened(where: str, path: Path, error: sqlite3.Error, *, read_only: bool) -> CheckpointerError:
+    """As `meaning`, of a file that could not be opened.
+
+    Args:
+        where: The file as a URL.
+        path: The file.
+        error: What SQLite said.
+        read_only: Whether it was only to be read.
+    """
+    if kind(error) == sqlite3.SQLITE_CANTOPEN and (read_only or path.is_dir()):
+        return CheckpointerUnavailableError(where, str(error), FOLDER if path.is_dir() else READING)
+    return meaning(where, error)
+
+
+def no_such_file(where: str, path: Path) -> CheckpointerUnavailableError:
     """The error of looking into a file that is not there."""
+    if path.is_dir():
+        return CheckpointerUnavailableError(where, "there is no file of that name", FOLDER)
     return CheckpointerUnavailableError(where, "there is no such file", "Name one that exists")

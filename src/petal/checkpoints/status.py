@@ -136,14 +136,15 @@ def _looked_at(config: CheckpointerConfig) -> DatabaseStatus:
 def _of_sqlite(options: SqliteOptions, where: str) -> DatabaseStatus:
     from petal.checkpoints import sqlite_sql
     from petal.checkpoints.sqlite import LANGGRAPHS, found_in
-    from petal.checkpoints.sqlite_errors import meaning, no_such_file
+    from petal.checkpoints.sqlite_errors import no_such_file, unopened
 
-    if not Path(options.db_file).is_file():
-        raise no_such_file(where)
+    path = Path(options.db_file)
+    if not path.is_file():
+        raise no_such_file(where, path)
     try:
         tables, format = found_in(options.db_file)
     except sqlite3.Error as error:
-        raise meaning(where, error) from error
+        raise unopened(where, path, error, read_only=True) from error
     langgraphs = tables >= LANGGRAPHS
     engine: Engine | None = "petal" if format else "langgraph" if langgraphs else None
     size = sum(

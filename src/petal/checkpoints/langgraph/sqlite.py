@@ -188,7 +188,7 @@ class SqliteDialect:
         path = Path(file)
         if self._read_only:
             if not path.is_file():
-                raise no_such_file(self.where)
+                raise no_such_file(self.where, path)
             uri = f"file:{quote(str(path.absolute()))}?mode=ro"
             return sqlite3.connect(uri, uri=True, timeout=0, check_same_thread=False)
         path.parent.mkdir(parents=True, exist_ok=True)
