@@ -106,6 +106,11 @@ def test_a_missing_option_is_asked_for_when_it_is_needed(type: Any, message: str
             "sqlite checkpointer config: db_file: the name of a file cannot be empty or hold a NUL character.",
         ),
         (
+            {"type": "sqlite", "config": {"db_file": "sqlite:///a.db"}},
+            "sqlite checkpointer config: db_file: this is a URL, not the name of a file; for sqlite:///runs.db write "
+            "runs.db.",
+        ),
+        (
             {"type": "postgres", "config": {"connection_string": "postgresql://h/d", "min_size": 5, "max_size": 2}},
             "min_size (5) is greater than max_size (2)",
         ),

@@ -25,6 +25,8 @@ def _path(value: Any) -> Any:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(path, str) and (not path or "\0" in path):
         raise ValueError("the name of a file cannot be empty or hold a NUL character")
+    if isinstance(path, str) and "://" in path:
+        raise ValueError("this is a URL, not the name of a file; for sqlite:///runs.db write runs.db")
     return path
 
 
