@@ -209,6 +209,12 @@ def test_odd_names_are_refused(name: str) -> None:
         assert thread.history() == before
 
 
+def test_a_name_is_text(thread: Thread) -> None:
+    name: Any = 3
+    with pytest.raises(BranchNameError, match="3 can be no name of a branch: it is no text"):
+        thread.name_branch(name)
+
+
 def test_numbers_of_rewinds_are_never_given_twice(thread: Thread) -> None:
     thread.name_branch("before-rewind-of-mine")
     thread.rewind()

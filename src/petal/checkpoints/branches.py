@@ -81,7 +81,13 @@ async def acheckpoint_of(saver: BaseCheckpointSaver[Any], thread_id: str, place:
 
     Raises:
         BranchNotFoundError: If it is neither; it lists the names.
+        TypeError: If it is no text.
     """
+    if not isinstance(place, str):
+        raise TypeError(
+            f"A checkpoint is named by its id or a branch's name, not by {type(place).__name__}; the id of a state is "
+            "state.config['configurable']['checkpoint_id']."
+        )
     if _is_id(place):
         return place
     names = await anames(saver, thread_id)
@@ -193,6 +199,8 @@ def _is_id(text: str) -> bool:
 
 def _problem(name: str) -> str | None:
     """Why it can be no name."""
+    if not isinstance(name, str):
+        return "it is no text"
     if not name.strip():
         return "it is empty"
     if name != name.strip() or not name.isprintable():

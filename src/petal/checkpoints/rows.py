@@ -41,6 +41,9 @@ _COLUMNS = frozenset({"source", "step", "run_id"})
 """Metadata that rows hold in columns of their own."""
 
 
+_TEXTS = ("checkpoint_ns", "checkpoint_id")
+
+
 class Namespace(NamedTuple):
     """One namespace of one thread: the root graph's, or a subgraph's."""
 
@@ -53,11 +56,15 @@ class Namespace(NamedTuple):
 
         Raises:
             ThreadIdRequiredError: If it names no thread.
+            TypeError: If the namespace or the checkpoint that it names is no text.
         """
         configurable = config.get("configurable", {})
-        if "thread_id" not in configurable:
+        if (thread_id := configurable.get("thread_id")) is None:
             raise ThreadIdRequiredError
-        return cls(str(configurable["thread_id"]), configurable.get("checkpoint_ns") or "")
+        for name in _TEXTS:
+            if not isinstance(given := configurable.get(name, ""), str) and given is not None:
+                raise TypeError(f"{name} in a config is text, not {given!r}.")
+        return cls(str(thread_id), configurable.get("checkpoint_ns") or "")
 
     def config(self, checkpoint_id: str) -> RunnableConfig:
         """The config that names a checkpoint here."""

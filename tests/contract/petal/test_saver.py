@@ -55,6 +55,17 @@ def test_types_come_back_as_they_were(saver: PetalSaver) -> None:
     assert type(values["notes"]["pair"]) is tuple
 
 
+@pytest.mark.parametrize("name", ["checkpoint_id", "checkpoint_ns"])
+def test_what_a_config_names_is_text(saver: PetalSaver, name: str) -> None:
+    """A number became text in its column and stayed a number in the checksum, so the row could not be read again."""
+    place: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", name: 3}}
+    for act in (lambda: saver.put(place, empty_checkpoint(), {}, {}), lambda: saver.get_tuple(place)):
+        with pytest.raises(TypeError, match=f"{name} in a config is text, not 3"):
+            act()
+    assert list(saver.list(None)) == []
+    assert saver.get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": "", name: None}}) is None
+
+
 def test_what_could_not_come_back_is_refused_when_it_is_saved(storage: CheckpointerConfig) -> None:
     with open_checkpointer(storage) as saver:
         graph = chat(saver, lambda state: {"order": Order("tea", [])})
