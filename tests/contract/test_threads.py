@@ -86,6 +86,48 @@ async def test_a_run_needs_a_thread(storage: CheckpointerConfig) -> None:
             await anext(agent.astream({}))
 
 
+async def test_nobody_shares_the_thread_of_no_id(storage: CheckpointerConfig) -> None:
+    """An id that a caller does not have, such as that of a user who is not logged in, names no thread."""
+    nobody: Any = None
+    async with two_steps(storage).build() as agent:
+        for thread_id in (nobody, ""):
+            with pytest.raises(ThreadIdRequiredError):
+                agent.thread(thread_id)
+        with pytest.raises(ThreadIdRequiredError):
+            await agent.graph.ainvoke({}, {"configurable": {"thread_id": nobody}})
+
+
+async def test_a_run_has_one_thread(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        with pytest.raises(ValueError, match="thread_id is 't', and the config's thread_id 'u'; keep one of them"):
+            await agent.ainvoke({}, {"configurable": {"thread_id": "u"}}, thread_id="t")
+        assert await agent.ainvoke({}, {"configurable": {"thread_id": "t"}}, thread_id="t")
+
+
+async def test_a_misspelt_argument_is_refused(storage: CheckpointerConfig) -> None:
+    """It would otherwise be left out, and the run begin at the latest checkpoint, or wait."""
+    async with two_steps(storage).build() as agent:
+        thread = agent.thread("t")
+        with pytest.raises(TypeError, match=r"no argument 'checkpont_id'\. Did you mean 'checkpoint_id'"):
+            await thread.ainvoke({}, checkpont_id="1ef")
+        with pytest.raises(TypeError, match=r"no argument 'on_conflit'\. Did you mean 'on_conflict'"):
+            await anext(agent.astream({}, thread_id="t", on_conflit="reject"))
+        assert await thread.ahistory() == []
+        assert await thread.ainvoke({}, context=None, interrupt_before=[], debug=False, version="v1")
+
+
+async def test_a_checkpoint_is_named_by_text(storage: CheckpointerConfig) -> None:
+    async with two_steps(storage).build() as agent:
+        thread: Any = agent.thread("t")
+        await thread.ainvoke({})
+        state = await thread.astate()
+        for act in (thread.afork(state), thread.astate(state), thread.ainvoke(None, checkpoint_id=state)):
+            with pytest.raises(
+                TypeError, match="by its id or a branch's name, not by StateSnapshot; the id of a state"
+            ):
+                await act
+
+
 async def test_a_thread_may_be_named_as_langgraph_does(storage: CheckpointerConfig) -> None:
     async with two_steps(storage).build() as agent:
         await agent.ainvoke({}, {"configurable": {"thread_id": "t"}, "tags": ["kept"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal, get_args
 
 from langchain_core.runnables import RunnableConfig
@@ -23,10 +24,17 @@ from petal.core.inputs import keep_input, left_input, minding_left
 from petal.core.questions import Answer, OnPending, admitted, refusals
 from petal.core.recovery import Attempt
 from petal.core.turns import turn
-from petal.errors import NothingToResumeError, ThreadIdRequiredError
+from petal.errors import NothingToResumeError, ThreadIdRequiredError, known_names
 
 Run = dict[str, Any]
 """The keyword arguments with which LangGraph is to run a graph: `config`, `durability`, `control` and the caller's."""
+
+_OWN = ("config", "thread_id", "checkpoint_id", "durability", "on_pending", "on_conflict", "conflict_timeout", "replay")
+_LANGGRAPHS = {
+    name for method in (CompiledStateGraph.ainvoke, CompiledStateGraph.astream) for name in signature(method).parameters
+} | {"checkpoint_during"}
+"""What LangGraph takes; the last one it refuses in words of its own."""
+_ARGUMENTS = (*_OWN, *sorted(_LANGGRAPHS - {*_OWN, "self", "input", "kwargs", "checkpoint_during"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +72,19 @@ class Admission:
 
         Raises:
             ThreadIdRequiredError: If threads are kept and none is named.
-            ValueError: If `durability` or `replay` is unknown.
+            ValueError: If `durability` or `replay` is unknown, or the config names another thread.
+            TypeError: If LangGraph takes no such argument.
         """
+        for name in sorted(others.keys() - _LANGGRAPHS):
+            raise TypeError(f"A run has no argument {name!r}. {known_names(name, _ARGUMENTS)}")
         if durability not in (None, *get_args(Durability)):
             raise ValueError(f"durability is 'sync', 'async' or 'exit', not {durability!r}.")
         if replay not in (None, DRY):
             raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
         config = {**(config or {})}
+        elsewhere = config.get("configurable", {}).get("thread_id")
+        if None not in (thread_id, elsewhere) and str(thread_id) != str(elsewhere):
+            raise ValueError(f"thread_id is {thread_id!r}, and the config's thread_id {elsewhere!r}; keep one of them.")
         named: Mapping[str, Any] = {"thread_id": thread_id, "checkpoint_id": checkpoint_id, REPLAY: replay}
         configurable = {**config.get("configurable", {}), **{k: v for k, v in named.items() if v is not None}}
         if configurable:

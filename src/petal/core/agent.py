@@ -126,6 +126,8 @@ class Agent:
             The state's values, and under `__interrupt__` the open questions, if any.
 
         Raises:
+            TypeError: If there is no argument of a name.
+            ValueError: If `thread_id` and the config name two threads, or an argument has an unknown value.
             ThreadIdRequiredError: If a checkpointer is on and no thread is named.
             ModelError: If a step's model cannot be had; nothing is saved then.
             ThreadBusyError: If another run has the thread, and this one is not to wait, or not so long.
@@ -236,9 +238,12 @@ class Agent:
 
         Raises:
             CheckpointerRequiredError: If the agent keeps no state.
+            ThreadIdRequiredError: If the id is None or empty.
         """
         if self.checkpointer is None:
             raise CheckpointerRequiredError
+        if thread_id in (None, ""):
+            raise ThreadIdRequiredError
         return Thread(self, thread_id)
 
     async def aincomplete(self) -> list[IncompleteRun]:

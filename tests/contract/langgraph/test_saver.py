@@ -276,6 +276,7 @@ def test_a_missing_thread_id_is_asked_for(saver: LangGraphSaver) -> None:
     """Whatever is called without one says what to pass."""
     for call in (
         lambda: saver.get_tuple({}),
+        lambda: saver.get_tuple({"configurable": {"thread_id": None}}),
         lambda: list(saver.list({"configurable": {}})),
         lambda: saver.put({"configurable": {}}, empty_checkpoint(), {}, {}),
     ):

@@ -368,10 +368,10 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 def _named(config: RunnableConfig, *, namespace: bool = False) -> RunnableConfig:
     """The config with its thread's id as text, and if asked for with a namespace."""
     configurable = config.get("configurable", {})
-    if "thread_id" not in configurable:
+    if (thread_id := configurable.get("thread_id")) is None:
         raise ThreadIdRequiredError()
     default = {"checkpoint_ns": ""} if namespace else {}
-    named = {**config, "configurable": {**default, **configurable, "thread_id": str(configurable["thread_id"])}}
+    named = {**config, "configurable": {**default, **configurable, "thread_id": str(thread_id)}}
     return cast(RunnableConfig, named)
 
 
