@@ -139,6 +139,8 @@ def test_an_agent_that_keeps_nothing_needs_no_thread(petal: Petal) -> None:
         refused = petal("run", "bare.yaml", *words)
         assert refused.returncode == 2
         assert "keeps no state" in refused.stderr
+    for database in ("memory://", ":memory:", "sqlite:///"):
+        assert petal("run", "bare.yaml", "-m", "hello", "--db", database).stderr == ""
 
 
 def test_a_new_thread_is_told(petal: Petal, folder: Path) -> None:

@@ -196,6 +196,7 @@ def test_the_database_is_that_of_an_agent(petal: Petal, tmp_path: Path) -> None:
         (["list"], "Name it with --db URL or in PETAL_DB"),
         (["list", "--agent", "bare.yaml"], "bare.yaml names no database"),
         (["list", "--db", "memory://"], "memory keeps no threads"),
+        (["list", "--db", ":memory:"], "memory keeps no threads"),
     ):
         refused = petal(*words)
         assert (refused.returncode, refused.stdout) == (2, "")

@@ -98,9 +98,11 @@ def repeated(database: str | None, agent: Path | None = None) -> list[str]:
 
 def outlives_the_process(config: object) -> bool:
     """Whether what is kept there is still there for the next command."""
-    from petal.core.config.checkpointer import CheckpointerConfig
+    from petal.core.config.checkpointer import MEMORY_FILE, CheckpointerConfig
 
-    return isinstance(config, CheckpointerConfig) and config.enabled and config.type != "memory"
+    if not isinstance(config, CheckpointerConfig) or not config.enabled:
+        return False
+    return config.type != "memory" and (config.config or {}).get("db_file") != MEMORY_FILE
 
 
 def require_existing(config: CheckpointerConfig) -> None:
