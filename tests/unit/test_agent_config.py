@@ -56,6 +56,7 @@ def test_names_that_a_graph_cannot_have_are_refused(name: str) -> None:
             [step(next="b2"), step("b")],
             "Step 'a' goes on to 'b2', which is no step. Did you mean 'b'? Known: a, b, END.",
         ),
+        ([step(next="")], "Step 'a' goes on to '', which is no step. Known: a, END."),
         ([step(condition=ConditionConfig(key="input", routes={"x": "c"}))], "goes on to 'c'"),
         ([step(approval=ApprovalConfig(on_reject="c"))], "goes on to 'c'"),
     ],

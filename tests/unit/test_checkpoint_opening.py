@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
+from typing import Any
 
 import pytest
 
 import petal.checkpoints
-from petal.checkpoints import MemorySaver, PostgresSaver, SqliteSaver, ThreadInfo, open_checkpointer
+from petal.checkpoints import (
+    MemorySaver,
+    PostgresSaver,
+    SqliteSaver,
+    ThreadInfo,
+    convert,
+    database_status,
+    open_checkpointer,
+    upgrade_database,
+)
 from petal.checkpoints.langgraph.adapter import LangGraphSaver
 from petal.core.config.checkpointer import CheckpointerConfig
 from petal.errors import CheckpointerConfigurationError
@@ -106,6 +117,13 @@ def test_what_cannot_be_opened_is_refused() -> None:
         CheckpointerConfigurationError, match=r"^SQLite checkpointer requires configuration \(db_file\)$"
     ):
         open_checkpointer(CheckpointerConfig(type="sqlite"))
+    wrong: Any
+    for wrong in (None, 3, {"type": "memory"}):
+        for use in (open_checkpointer, database_status, upgrade_database, partial(convert, "memory://")):
+            with pytest.raises(
+                CheckpointerConfigurationError, match=f"a CheckpointerConfig, not by {type(wrong).__name__}"
+            ):
+                use(wrong)
     with pytest.raises(CheckpointerConfigurationError, match="Did you mean 'busy_timeout'"):
         SqliteSaver("a.db", busy_timout=3)
     with pytest.raises(CheckpointerConfigurationError, match="has no option 'db_file'"):

@@ -177,6 +177,11 @@ def test_models_that_cannot_be_used_are_refused() -> None:
         chat.with_chat(llm=ScriptedChatModel(replies=[]), temperature=0.1)
     with pytest.raises(AgentConfigurationError, match="did you mean 'temperature'"):
         chat.with_chat(llm="demo:", temprature=0.1)
+    bound: Any = ScriptedChatModel(replies=[]).bind(stop=["."])
+    for wrong in (bound, 7):
+        for use in (chat.with_llm, chat.with_chat):
+            with pytest.raises(AgentConfigurationError, match=f"a LangChain chat model, not {type(wrong).__name__}"):
+                use(wrong)
     with pytest.raises(AgentConfigurationError, match="The model of step 'chat' cannot be used"):
         AgentFactory(DefaultState).add(StepConfig(type="llm", name="chat", config={"llm": 7})).build()
 

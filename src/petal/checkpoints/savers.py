@@ -164,9 +164,8 @@ def open_checkpointer(
         CheckpointerConfigurationError: If the URL or an option is wrong, a required one is missing, the
             config is disabled, or the storage's driver is not installed.
     """
-    if isinstance(config, str):
-        config = CheckpointerConfig.from_url(config, **options)
-    elif options:
+    config = CheckpointerConfig.of(config)
+    if options:
         config = CheckpointerConfig(
             type=config.type, config={**(config.config or {}), **options}, enabled=config.enabled
         )

@@ -74,8 +74,7 @@ def database_status(config: CheckpointerConfig | str) -> DatabaseStatus:
         CheckpointCorruptionError: If it is no database.
         CheckpointerConfigurationError: If it is in memory, where nothing is kept.
     """
-    if isinstance(config, str):
-        config = CheckpointerConfig.from_url(config)
+    config = CheckpointerConfig.of(config)
     status = _looked_at(config)
     if status.state not in ("current", "langgraph"):
         return status
@@ -102,8 +101,7 @@ def upgrade_database(config: CheckpointerConfig | str) -> tuple[int, int]:
         CheckpointerError: If there are no tables of Petal's, or those of a newer one; nothing is changed then.
         CheckpointerUnavailableError: If the database does not exist, or cannot be used.
     """
-    if isinstance(config, str):
-        config = CheckpointerConfig.from_url(config)
+    config = CheckpointerConfig.of(config)
     before = _looked_at(config)
     if before.format is None:
         raise CheckpointerError(

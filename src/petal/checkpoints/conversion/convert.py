@@ -206,7 +206,7 @@ def _source(saver: PetalSaver | LangGraphSaver, rows: Rows, types: Sequence[type
 
 
 def _target(target: CheckpointerConfig | str) -> PetalSaver:
-    config = CheckpointerConfig.from_url(target) if isinstance(target, str) else target
+    config = CheckpointerConfig.of(target)
     options = {"engine": "petal", **(config.config or {})}
     saver = open_checkpointer(config, **options)
     if not isinstance(saver, PetalSaver):

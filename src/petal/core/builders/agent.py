@@ -250,6 +250,11 @@ def llm_config(
     if isinstance(provider, str):
         given = LLMConfig.fields_of(provider) if model is None and ":" in provider else {"provider": provider}
         given |= {"model": model} if model is not None else {}
+    elif not isinstance(provider, LLMConfig):
+        raise AgentConfigurationError(
+            "A model is 'provider:model', a dict, an LLMConfig or a LangChain chat model, not "
+            f"{type(provider).__name__}."
+        )
     else:
         given = provider.model_dump(exclude_unset=True) | ({"model": model} if model is not None else {})
     return made(LLMConfig, "The model", {**given, **settings})

@@ -252,7 +252,7 @@ class AgentConfig(Frozen):
 
 def _targets(step: StepConfig) -> list[str]:
     targets = list(step.condition.routes.values()) if step.condition else []
-    targets += [step.next] if step.next else []
+    targets += [] if step.next is None else [step.next]
     if step.approval and step.approval.on_reject not in ("skip", "fail"):
         targets.append(step.approval.on_reject)
     return targets

@@ -181,6 +181,22 @@ class CheckpointerConfig(BaseModel):
                     "write sqlite:///petal.db, postgresql://user@host/database or memory://."
                 )
 
+    @classmethod
+    def of(cls, given: CheckpointerConfig | str) -> CheckpointerConfig:
+        """The configuration that is given, or that a URL stands for.
+
+        Raises:
+            CheckpointerConfigurationError: If it is neither.
+        """
+        if isinstance(given, str):
+            return cls.from_url(given)
+        if not isinstance(given, CheckpointerConfig):
+            raise CheckpointerConfigurationError(
+                "A database is named by a URL such as 'sqlite:///petal.db' or by a CheckpointerConfig, not by "
+                f"{type(given).__name__}."
+            )
+        return given
+
     @property
     def options(self) -> Options:
         """The options, typed and complete.
