@@ -616,6 +616,17 @@ def test_what_is_missing_is_not_made(tmp_path: Path, postgres_url: str, target: 
     assert not (tmp_path / "none.db").exists()
 
 
+def test_a_source_that_cannot_be_read_makes_no_target(tmp_path: Path) -> None:
+    source, target = f"sqlite:///{tmp_path}/newer.db", f"sqlite:///{tmp_path}/target.db"
+    with open_checkpointer(source) as saver:
+        saver.threads()
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
+        connection.execute("UPDATE petal_meta SET value = 99")
+    with pytest.raises(CheckpointerError, match="was written by a newer Petal"):
+        convert(source, target)
+    assert not (tmp_path / "target.db").exists()
+
+
 def test_a_server_is_only_read(postgres_url: str) -> None:
     with open_checkpointer(postgres_url, engine="langgraph") as saver:
         saver.put(on("t", checkpoint_ns=""), empty_checkpoint(), {"source": "input", "step": -1}, {})

@@ -126,6 +126,7 @@ def convert(
         if not isinstance(source, PetalSaver | LangGraphSaver):
             source = open_checkpointer(source, inspect=True)
             stack.push(source)
+        source.threads(1)  # before the target is made for it
         return _Work(_source(source, rows, types), target, rows, progress).done()
 
 
