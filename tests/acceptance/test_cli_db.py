@@ -368,7 +368,7 @@ def test_verification_lists_what_is_damaged(petal: Petal, tmp_path: Path, source
     assert "has no checkpoints" in petal("db", "verify", "petal.db", "-t", "nobody").stderr
     theirs = petal("db", "verify", source)
     assert (theirs.returncode, theirs.stdout) == (1, "")
-    assert "cannot be verified. It is opened as it is" in theirs.stderr
+    assert "cannot be verified: LangGraph's tables have no checksums. `petal convert` copies it" in theirs.stderr
 
 
 def test_an_upgrade_of_what_is_current_changes_nothing(petal: Petal, tmp_path: Path, source: str) -> None:

@@ -70,6 +70,11 @@ def verify(
 
     config = configured(url, "URL", schema=schema, encryption_key_env=key_variable)
     known = database_status(config)
+    if known.state == "langgraph":
+        raise CheckpointerConfigurationError(
+            f"{known.where} cannot be verified: LangGraph's tables have no checksums. `petal convert` copies it into "
+            "Petal's."
+        )
     if known.state != "current":
         raise CheckpointerConfigurationError(f"{known.where} cannot be verified. {_advice(known)}")
     damaged = threads = 0
