@@ -16,6 +16,7 @@ from typing import TypeVar
 from petal.checkpoints.gathering import AskAloneError, Gathering
 from petal.checkpoints.journal import Journal
 from petal.checkpoints.records import Glimpse, Head, Reader, Save, Store, Transaction, WouldWaitError
+from petal.core import forks
 from petal.errors import CheckpointerUnavailableError, PetalError
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Engine:
     """Runs reads on the caller's thread or a worker, and saves through the journal.
 
     Nothing is opened before the first use. A forgotten engine closes its store, with a ResourceWarning, and
-    keeps no process alive.
+    keeps no process alive. An open one stays with its process: one that forks is refused it, unless it is in memory.
 
     Args:
         store: Where it is kept.
@@ -36,13 +37,9 @@ class Engine:
 
     def __init__(self, store: Store, seal: Callable[[Sequence[Save]], object]) -> None:
         self.store = store
-        self.journal = Journal(store, seal)
-        self._lock = Lock()
+        self._seal = seal
         self._state = "new"
-        self._opened = Event()
-        self._workers = ThreadPoolExecutor(store.readers, thread_name_prefix="petal-read")
-        self._heads = Gathering(store.heads, self._workers)
-        self._forgotten = weakref.finalize(self, _forget, store, self.journal, self._workers, self._opened)
+        self._equip()
 
     @property
     def is_open(self) -> bool:
@@ -137,11 +134,22 @@ class Engine:
         if (error := done.exception()) is not None:
             _log.warning("%s: putting rows together failed, and will be tried again: %s", self.store.where, error)
 
+    def forked(self) -> None:
+        """Leave the store to the process that opened it, which this one forked from."""
+        if self._state == "open":
+            self._forgotten.detach()
+            self._equip()
+            if self.store.is_immediate:
+                self._opened.set()
+            else:
+                self._state = "forked"
+                self.journal.close()
+
     def close(self) -> None:
         """Finish what was begun, then close the store. Closing twice is fine."""
         self._workers.shutdown()
         with self._lock:
-            if self._state == "closed":
+            if self._state in ("closed", "forked"):
                 return
             opened, self._state = self._state == "open", "closed"
             self._forgotten.detach()
@@ -155,10 +163,22 @@ class Engine:
         with self._lock:
             if self._state == "closed":
                 raise CheckpointerUnavailableError.closed(self.store.where)
+            if self._state == "forked":
+                raise CheckpointerUnavailableError.forked(self.store.where)
             if self._state == "new":
                 self.store.open()
                 self._opened.set()
                 self._state = "open"
+                forks.tell(self)
+
+    def _equip(self) -> None:
+        """Have threads, which start when they are needed."""
+        self._lock = Lock()
+        self._opened = Event()
+        self.journal = Journal(self.store, self._seal)
+        self._workers = ThreadPoolExecutor(self.store.readers, thread_name_prefix="petal-read")
+        self._heads = Gathering(self.store.heads, self._workers)
+        self._forgotten = weakref.finalize(self, _forget, self.store, self.journal, self._workers, self._opened)
 
 
 def _forget(store: Store, journal: Journal, workers: ThreadPoolExecutor, opened: Event) -> None:

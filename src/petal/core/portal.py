@@ -7,12 +7,14 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from petal.core import forks
 
 T = TypeVar("T")
 
@@ -53,6 +55,12 @@ class _Running:
             stream.cancel()
         self.manager.__exit__(None, None, None)
 
+    def leave(self) -> None:
+        """Have done with it in a process that forked, which has no such thread."""
+        with suppress(StopIteration):
+            self.portal.stop().send(None)  # it waits for nothing; what is still to end finds that it has stopped
+        self.manager.__exit__(None, None, None)
+
     def result(self, task: _Task[T]) -> T:
         """A task's result, or what ended the loop meanwhile."""
         try:
@@ -68,7 +76,8 @@ class Portal:
 
     The loop starts with the first call. The caller's context variables reach the coroutine. An interrupted
     wait (ctrl-c) cancels what it waited for, and ends when that has ended. What ends the loop, as `sys.exit()` in a
-    step does, reaches whoever waits for it, and the next call starts another loop.
+    step does, reaches whoever waits for it, and the next call starts another loop; so does the first one in a process
+    that forked.
     """
 
     def __init__(self) -> None:
@@ -156,6 +165,12 @@ class Portal:
         if running is not None:
             running.end()
 
+    def forked(self) -> None:
+        """Forget the loop, whose thread is in the process that this one forked from."""
+        self._lock = threading.Lock()
+        if (running := self._give_up()) is not None:
+            running.leave()
+
     def _start(self) -> _Running:
         with self._lock:
             if (running := self._running) is not None and running.ended_by:
@@ -164,6 +179,7 @@ class Portal:
             if self._running is None:
                 self._running = _Running.begin()
                 self._finalizer = weakref.finalize(self, self._running.end)
+                forks.tell(self)
             return self._running
 
     def _give_up(self) -> _Running | None:

@@ -39,6 +39,15 @@ class CheckpointerUnavailableError(CheckpointerError, ConnectionError):
         """The error of using a checkpointer after it was closed."""
         return cls(where, "the checkpointer is closed", "Open it again with open_checkpointer(...), and close it last")
 
+    @classmethod
+    def forked(cls, where: str) -> Self:
+        """The error of using a checkpointer that was opened before the process forked."""
+        return cls(
+            where,
+            "the checkpointer was opened before this process forked from another one, which has it",
+            "Use it first in the process that needs it, or open another one there",
+        )
+
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}. {self.hint}"
 

@@ -106,6 +106,8 @@ class Dialect(Protocol):
 
     where: str
     """The storage as a URL, without any password."""
+    in_memory: bool
+    """Whether it lies in this process, so that a process that forks from it has one of its own."""
     workers: int
     """How many operations can make progress at once."""
 

@@ -20,6 +20,7 @@ class MemoryDialect:
     """State in this process."""
 
     where = "memory://"
+    in_memory = True
     workers = 1
     is_open = False
 

@@ -121,6 +121,8 @@ class PostgresDialect:
         read_only: Change nothing, not even the tables.
     """
 
+    in_memory = False
+
     def __init__(self, options: PostgresOptions, where: str, *, read_only: bool = False) -> None:
         self.where = where
         self._read_only = read_only

@@ -79,6 +79,7 @@ class SqliteDialect:
         read_only: Change nothing, not even the tables; a file that is missing is an error.
     """
 
+    in_memory = False
     workers = 1  # there is one connection, and LangGraph's saver uses it from one thread at a time
 
     def __init__(self, options: SqliteOptions, where: str, *, read_only: bool = False) -> None:

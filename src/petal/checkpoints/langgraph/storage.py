@@ -12,6 +12,7 @@ from threading import Condition
 from typing import TypeVar
 
 from petal.checkpoints.langgraph.dialect import Dialect
+from petal.core import forks
 from petal.errors import CheckpointerUnavailableError, PetalError
 
 T = TypeVar("T")
@@ -21,16 +22,14 @@ class Storage:
     """Runs operations on a dialect, for sync callers on their thread and for async ones on a worker.
 
     Worker threads belong to no event loop, so any loop may wait for them and none can block them. They
-    are those of the standard library's executor: idle ones never keep the process alive.
+    are those of the standard library's executor: idle ones never keep the process alive. A process that forked is
+    refused what was open already, unless it is in memory.
     """
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
-        self._state = Condition()
-        self._opened = self._closed = False
-        self._running = 0
-        self._workers = ThreadPoolExecutor(dialect.workers, thread_name_prefix="petal-checkpoints")
-        self._forgotten = weakref.finalize(self, _forget, dialect, self._workers)
+        self._opened = self._closed = self._forked = False
+        self._equip()
 
     def run(self, work: Callable[[], T], *, repeatable: bool = True) -> T:
         """Does it here and now, once more if the connection was lost, and says what an error means."""
@@ -61,13 +60,29 @@ class Storage:
             if self._forgotten.detach() is not None:
                 self.dialect.close()
 
+    def forked(self) -> None:
+        """Leave the dialect to the process that opened it, which this one forked from."""
+        if not self._closed:
+            self._forgotten.detach()
+            self._equip()
+            if not self.dialect.in_memory:
+                self._forgotten.detach()
+                self._closed = self._forked = True
+
+    def _equip(self) -> None:
+        """Have threads, which start when they are needed."""
+        self._state, self._running = Condition(), 0
+        self._workers = ThreadPoolExecutor(self.dialect.workers, thread_name_prefix="petal-checkpoints")
+        self._forgotten = weakref.finalize(self, _forget, self.dialect, self._workers)
+
     def _attempt(self, work: Callable[[], T]) -> T:
         with self._state:
             if self._closed:
-                raise self._is_closed()
+                raise self._refusal()
             if not self._opened:
                 self.dialect.open()
                 self._opened = True
+                forks.tell(self)
             self._running += 1
         try:
             return work()
@@ -82,11 +97,12 @@ class Storage:
         try:
             self._workers.submit(copy_context().run, _settle, answer, act)
         except RuntimeError as error:
-            raise self._is_closed() from error
+            raise self._refusal() from error
         return answer
 
-    def _is_closed(self) -> CheckpointerUnavailableError:
-        return CheckpointerUnavailableError.closed(self.dialect.where)
+    def _refusal(self) -> CheckpointerUnavailableError:
+        refusal = CheckpointerUnavailableError.forked if self._forked else CheckpointerUnavailableError.closed
+        return refusal(self.dialect.where)
 
 
 def _settle(answer: Future[T], act: Callable[[], T]) -> None:

@@ -1,0 +1,44 @@
+"""Processes that fork: what was open already stays with the one that opened it, and nothing waits for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nursery import Nursery
+
+from petal.core.config.checkpointer import CheckpointerConfig
+
+USED = str(Path(__file__).parent / "used.py")
+
+pytestmark = pytest.mark.parametrize("engine", ["petal", "langgraph"])
+
+
+def lines(nursery: Nursery, url: str, engine: str) -> list[str]:
+    ended = nursery.run([USED, url, engine])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.splitlines()
+
+
+def test_an_agent_that_was_used_before_a_fork_stays_with_its_process(
+    nursery: Nursery, durable_storage: CheckpointerConfig, engine: str
+) -> None:
+    """The other one has neither its threads nor its connections: it is told so, and ends as it would have."""
+    assert durable_storage.config is not None
+    url = durable_storage.config.get("connection_string") or f"sqlite:///{durable_storage.config['db_file']}"
+    refused = "the checkpointer was opened before this process forked from another one, which has it"
+    assert lines(nursery, url, engine) == [
+        *[f"sync: {refused}"] * 2,
+        *[f"async: {refused}"] * 2,
+        "['first', 'done', 'second', 'done']",
+    ]
+
+
+def test_a_process_that_forked_has_what_was_in_memory_by_then(nursery: Nursery, engine: str) -> None:
+    assert lines(nursery, "memory://", engine) == [
+        "['first', 'done', 'sync', 'done']",
+        "sync: ['first', 'done', 'sync', 'done']",
+        "['first', 'done', 'sync', 'done', 'async', 'done']",
+        "async: ['first', 'done', 'sync', 'done', 'async', 'done']",
+        "['first', 'done', 'second', 'done']",
+    ]
