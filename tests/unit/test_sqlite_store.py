@@ -230,6 +230,29 @@ def test_a_relative_name_stays_the_same_file(tmp_path: Path, monkeypatch: pytest
         store.close()
 
 
+@pytest.mark.parametrize("becomes_of_it", ["removed", "replaced", "moved"])
+def test_nothing_is_saved_into_a_file_that_is_no_longer_there(opened: Open, file: Path, becomes_of_it: str) -> None:
+    """It would be acknowledged, and gone with the process."""
+    store = opened()
+    store.commit([save("1")])
+    aside = file.replace(file.with_name("aside.db"))
+    if becomes_of_it == "removed":
+        aside.unlink()
+    elif becomes_of_it == "replaced":
+        file.write_bytes(b"")
+    for act in (lambda: store.commit([save("2")])), lambda: store.transaction().__enter__().delete_thread("t"):
+        with pytest.raises(CheckpointerUnavailableError) as caught:
+            act()
+        assert str(caught.value) == (
+            f"{WHERE}: the file was removed, moved or replaced while it was open. "
+            "Put it back, or restart what has it open"
+        )
+    if becomes_of_it == "moved":
+        aside.replace(file)
+        store.commit([save("2")])
+        assert ids(store) == ["2", "1"]
+
+
 def test_other_tables_in_the_file_stay_as_they_are(opened: Open, file: Path) -> None:
     made(file, "CREATE TABLE checkpoints (thread_id TEXT)", "INSERT INTO checkpoints VALUES ('theirs')")
     store = opened()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ class SqliteStore:
         self.where = where
         self._path = Path(options.db_file)
         self._in_memory = options.db_file == MEMORY_FILE
+        self._number = 0
         self._patience = options.busy_timeout
         self._synchronous = options.synchronous
         self._read_only = read_only
@@ -72,6 +74,7 @@ class SqliteStore:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._writing:
                 self._writer = self._prepared()
+                self._number = self._number_here()
         except sqlite3.Error as error:
             raise unopened(self.where, self._path, error, read_only=self._read_only) from error
         except PetalError:
@@ -202,8 +205,20 @@ class SqliteStore:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._shared() as connection, self._transaction(connection):
-            yield connection
+        with self._shared() as connection:
+            if self._number_here() != self._number:
+                # Its connections would go on with the one that has no name any more.
+                problem = "the file was removed, moved or replaced while it was open"
+                raise CheckpointerUnavailableError(self.where, problem, "Put it back, or restart what has it open")
+            with self._transaction(connection):
+                yield connection
+
+    def _number_here(self) -> int:
+        """By which the system knows the file that has the name now; 0 if there is none."""
+        try:
+            return 0 if self._in_memory else os.stat(self._path).st_ino
+        except OSError:
+            return 0
 
     @contextmanager
     def _shared(self) -> Iterator[sqlite3.Connection]:
