@@ -155,6 +155,26 @@ async def test_a_checkpoint_that_is_named_is_the_one_that_is_given(saver: PetalS
     assert named.checkpoint == first.checkpoint
 
 
+async def test_an_id_that_is_empty_names_no_checkpoint(saver: PetalSaver) -> None:
+    """As in LangGraph's own savers: what a form leaves empty must not begin the thread anew."""
+    graph = chat(saver)
+    empty: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": ""}}
+    graph.invoke({"messages": [HumanMessage("first")]}, empty)
+    first = saver.get_tuple(on("t"))
+    assert first is not None
+    await graph.ainvoke({"messages": [HumanMessage("second")]}, empty)
+    assert len((await graph.aget_state(empty)).values["messages"]) == 4
+    newest = saver.get_tuple(on("t"))
+    assert saver.get_tuple(empty) == await saver.aget_tuple(empty) == newest
+    assert list(saver.list(empty)) == list(saver.list(on("t"), before=empty)) == list(saver.list(on("t")))
+    saver.put(empty, first.checkpoint, first.metadata, {})
+    again = saver.get_tuple(first.config)
+    assert again is not None
+    assert again.parent_config is None
+    with pytest.raises(ValueError, match="checkpoint_id"):
+        saver.put_writes(empty, [("messages", [])], "task")
+
+
 async def test_many_loads_at_once(saver: PetalSaver) -> None:
     graph = chat(saver)
     await asyncio.gather(*(say(graph, f"word {number}", f"thread {number}") for number in range(60)))

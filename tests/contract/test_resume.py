@@ -439,6 +439,15 @@ async def test_new_input_does_not_overrun_a_question(storage: CheckpointerConfig
             assert (await thread.aresume("yes", sure))["entries"] == ["old", "sure? 'yes'"]
 
 
+async def test_an_id_that_is_empty_lets_no_input_overrun_a_question(storage: CheckpointerConfig) -> None:
+    """LangGraph takes it as none, so it begins no branch."""
+    async with built(storage, ask("sure?")) as agent:
+        await agent.ainvoke({"entries": ["old"]}, thread_id="t")
+        for named in {"checkpoint_id": ""}, {"config": {"configurable": {"checkpoint_id": ""}}}:
+            with pytest.raises(PendingInterruptError):
+                await agent.ainvoke({"entries": ["new"]}, thread_id="t", **named)
+
+
 async def test_new_input_may_abandon_a_question(storage: CheckpointerConfig) -> None:
     """The input begins anew, and its own questions are asked; what was said before is kept."""
     async with built(storage, ask("sure?")) as agent:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from threading import Lock
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import get_checkpoint_id
 
 from petal.checkpoints.leases import LEASE, Conflicts
 from petal.checkpoints.notes import key_of
-from petal.checkpoints.rows import RUNTIME, Namespace
+from petal.checkpoints.rows import RUNTIME, Namespace, checkpoint_id_of
 
 TASK = "__pregel_task_id"
 """In `configurable` wherever a task runs, be it a graph within a graph."""
@@ -78,7 +77,7 @@ class Unsettled:
         loop = configurable.get(RUNTIME)
         if loop is None or key_of(task_id) is not None:  # whoever saves this waits for it
             return nullcontext()
-        return _Write(self, place, get_checkpoint_id(config), loop, configurable.get(LEASE))
+        return _Write(self, place, checkpoint_id_of(config), loop, configurable.get(LEASE))
 
     def ahead(
         self, place: Namespace, config: RunnableConfig, id: str, saving: Future[None], then: Callable[[], None]
@@ -147,7 +146,7 @@ class Unsettled:
     def _on(self, place: Namespace, config: RunnableConfig) -> Sequence[_Write]:
         if not (writes := self._of(place)):
             return ()
-        here, loop = (place, get_checkpoint_id(config)), config["configurable"].get(RUNTIME)
+        here, loop = (place, checkpoint_id_of(config)), config["configurable"].get(RUNTIME)
         return [write for write in writes if write.loop is loop and (write.place, write.checkpoint_id) == here]
 
     def _of(self, place: Namespace) -> Sequence[_Write]:

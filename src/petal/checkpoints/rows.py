@@ -76,6 +76,11 @@ class Namespace(NamedTuple):
         return f"{what} of thread {self.thread_id!r}{inside}"
 
 
+def checkpoint_id_of(config: RunnableConfig) -> str | None:
+    """The checkpoint that a config names. An empty id names none, as LangGraph takes it."""
+    return get_checkpoint_id(config) or None
+
+
 class Saved(NamedTuple):
     """A checkpoint in the form in which it is saved.
 
@@ -173,7 +178,7 @@ class Rows:
             place.thread_id,
             place.ns,
             id,
-            get_checkpoint_id(config),
+            checkpoint_id_of(config),
             str(told.get("source") or ""),
             told["step"] if isinstance(told.get("step"), int) else None,
             str(told["run_id"]) if told.get("run_id") else None,

@@ -18,7 +18,6 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    get_checkpoint_id,
 )
 
 from petal.checkpoints import clock, lineage, undoing
@@ -39,7 +38,7 @@ from petal.checkpoints.records import (
     Transaction,
     WouldWaitError,
 )
-from petal.checkpoints.rows import FENCE, FORK, HEAD, Found, Namespace, Rows, Saved
+from petal.checkpoints.rows import FENCE, FORK, HEAD, Found, Namespace, Rows, Saved, checkpoint_id_of
 from petal.checkpoints.search import Search
 from petal.checkpoints.whole_threads import WholeThreads
 from petal.core.config.checkpointer import Durability
@@ -125,12 +124,12 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of the thread in the config's namespace."""
-        found = self._engine.read(partial(self._recall.found, Namespace.of(config), get_checkpoint_id(config)))
+        found = self._engine.read(partial(self._recall.found, Namespace.of(config), checkpoint_id_of(config)))
         return None if found is None else self._begun(self._made(found), found, config)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
-        if get_checkpoint_id(config) is None:
+        if checkpoint_id_of(config) is None:
             place = Namespace.of(config)
             held = self._recall.at_hand(place)
             if held is None or held.size <= LIGHT:
@@ -270,7 +269,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """What delta channels are rebuilt from, as LangGraph asks for it."""
-        place, id = Namespace.of(config), get_checkpoint_id(config)
+        place, id = Namespace.of(config), checkpoint_id_of(config)
         return self._engine.read(partial(lineage.delta_history, rows=self._rows, place=place, id=id, channels=channels))
 
     async def aget_delta_channel_history(
@@ -291,7 +290,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def _written(
         self, place: Namespace, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Save:
-        id = get_checkpoint_id(config)
+        id = checkpoint_id_of(config)
         if id is None:
             raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
         save = self._rows.writes(place, id, writes, task_id, task_path, config["configurable"].get(LEASE))
@@ -379,7 +378,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
         clock.follow(made.checkpoint["id"])
         configurable = made.config["configurable"]
         if not configurable["checkpoint_ns"]:
-            configurable[FENCE] = HEAD if get_checkpoint_id(config) is None else FORK
+            configurable[FENCE] = HEAD if checkpoint_id_of(config) is None else FORK
         return made
 
     def _page(self, search: Search) -> tuple[builtins.list[CheckpointTuple], Search | None]:
@@ -404,5 +403,5 @@ def _base_of(config: RunnableConfig, checkpoint: Checkpoint) -> str | None:
 
     Who saves once more what was loaded, under the config that came with it, names the checkpoint as its own parent.
     """
-    parent = get_checkpoint_id(config)
+    parent = checkpoint_id_of(config)
     return None if parent == checkpoint["id"] else parent

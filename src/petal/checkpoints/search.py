@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import get_checkpoint_id
 
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow
-from petal.checkpoints.rows import Namespace, Rows
+from petal.checkpoints.rows import Namespace, Rows, checkpoint_id_of
 
 _PAGE = 50
 _SCALARS = (str, int, float, bool)
@@ -48,7 +47,7 @@ class Search:
         filter = filter or {}
         step = filter.get("step")
         query = CheckpointQuery(
-            before=None if before is None else get_checkpoint_id(before),
+            before=None if before is None else checkpoint_id_of(before),
             source=_text(filter.get("source")),
             step=step if type(step) is int and abs(step) < _NO_STEP else None,
             run_id=_text(filter.get("run_id")),
@@ -62,7 +61,7 @@ class Search:
         if config is not None:
             place = Namespace.of(config)
             ns = place.ns if config["configurable"].get("checkpoint_ns") is not None else None
-            query = replace(query, thread_id=place.thread_id, ns=ns, id=get_checkpoint_id(config))
+            query = replace(query, thread_id=place.thread_id, ns=ns, id=checkpoint_id_of(config))
         return cls(query, filter, limit)
 
     def matches(self, row: CheckpointRow, rows: Rows) -> bool:

@@ -87,6 +87,8 @@ class Admission:
             raise ValueError(f"thread_id is {thread_id!r}, and the config's thread_id {elsewhere!r}; keep one of them.")
         named: Mapping[str, Any] = {"thread_id": thread_id, "checkpoint_id": checkpoint_id, REPLAY: replay}
         configurable = {**config.get("configurable", {}), **{k: v for k, v in named.items() if v is not None}}
+        if configurable.get("checkpoint_id") == "":
+            del configurable["checkpoint_id"]  # LangGraph takes it as none
         if configurable:
             config["configurable"] = configurable
         if self.checkpointer is None:
