@@ -395,6 +395,17 @@ def test_a_pool_that_is_used_up_says_so(postgres_url: str) -> None:
         assert error.hint == "All connections are in use; raise max_size, or use the checkpointer less at once"
 
 
+def test_what_the_server_ends_for_its_time_is_told(postgres_url: str) -> None:
+    """A role may have a limit for each statement; the connection and what was saved before are well."""
+    with opened(f"{postgres_url}?options=-cstatement_timeout%3D50") as store, psycopg.connect(postgres_url) as busy:
+        busy.execute("SELECT pg_advisory_xact_lock(%s)", (key("public", "t"),))
+        error = failure(store, lambda: store.commit([save("1")]))
+        assert isinstance(error, CheckpointerUnavailableError)
+        assert error.hint == (
+            "The server ends what takes longer than its statement_timeout; raise it for this user, or save less at once"
+        )
+
+
 def test_a_server_that_stays_away_is_told_by_its_cause(postgres: PostgresServer) -> None:
     """And is found again as soon as it is back."""
     with opened(postgres.create_database(), connect_timeout=1.2) as store:

@@ -46,6 +46,10 @@ HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("42501", "3F"), "Let the database's owner make the tables once, or grant the rights to this user"),
     (("42P01", "42703"), "The tables were changed or dropped while in use; open the checkpointer anew"),
     (("40",), AGAIN),
+    (
+        ("57014",),
+        "The server ends what takes longer than its statement_timeout; raise it for this user, or save less at once",
+    ),
     (("55P03",), "Another process has been making the tables for long; look what it waits for, then open again"),
 )
 """What to do, by the beginning of the server's SQLSTATE."""
