@@ -9,17 +9,17 @@ from nursery import Nursery
 
 from petal.core.config.checkpointer import CheckpointerConfig
 
-USED = str(Path(__file__).parent / "used.py")
+HERE = Path(__file__).parent
+ENGINES = pytest.mark.parametrize("engine", ["petal", "langgraph"])
 
-pytestmark = pytest.mark.parametrize("engine", ["petal", "langgraph"])
 
-
-def lines(nursery: Nursery, url: str, engine: str) -> list[str]:
-    ended = nursery.run([USED, url, engine])
+def lines(nursery: Nursery, script: str, *arguments: str) -> list[str]:
+    ended = nursery.run([str(HERE / script), *arguments])
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout.splitlines()
 
 
+@ENGINES
 def test_an_agent_that_was_used_before_a_fork_stays_with_its_process(
     nursery: Nursery, durable_storage: CheckpointerConfig, engine: str
 ) -> None:
@@ -27,18 +27,24 @@ def test_an_agent_that_was_used_before_a_fork_stays_with_its_process(
     assert durable_storage.config is not None
     url = durable_storage.config.get("connection_string") or f"sqlite:///{durable_storage.config['db_file']}"
     refused = "the checkpointer was opened before this process forked from another one, which has it"
-    assert lines(nursery, url, engine) == [
+    assert lines(nursery, "used.py", url, engine) == [
         *[f"sync: {refused}"] * 2,
         *[f"async: {refused}"] * 2,
         "['first', 'done', 'second', 'done']",
     ]
 
 
+@ENGINES
 def test_a_process_that_forked_has_what_was_in_memory_by_then(nursery: Nursery, engine: str) -> None:
-    assert lines(nursery, "memory://", engine) == [
+    assert lines(nursery, "used.py", "memory://", engine) == [
         "['first', 'done', 'sync', 'done']",
         "sync: ['first', 'done', 'sync', 'done']",
         "['first', 'done', 'sync', 'done', 'async', 'done']",
         "async: ['first', 'done', 'sync', 'done', 'async', 'done']",
         "['first', 'done', 'second', 'done']",
     ]
+
+
+def test_a_step_may_fork(nursery: Nursery) -> None:
+    """Also an async one, whose thread is that of the agent's loop."""
+    assert lines(nursery, "forking_step.py") == ["['child', 'done']", "['parent', 'done']"]

@@ -9,6 +9,7 @@ import asyncio
 import operator
 import os
 import sys
+import warnings
 from typing import Annotated, TypedDict
 
 from petal.checkpoints import open_checkpointer
@@ -59,4 +60,5 @@ def main(url: str, engine: str) -> None:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore", DeprecationWarning)  # a Python that advises against it
     main(*sys.argv[1:])

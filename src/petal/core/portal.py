@@ -166,9 +166,12 @@ class Portal:
             running.end()
 
     def forked(self) -> None:
-        """Forget the loop, whose thread is in the process that this one forked from."""
+        """Forget the loop, whose thread is in the process that this one forked from, unless that thread did it."""
         self._lock = threading.Lock()
-        if (running := self._give_up()) is not None:
+        running = self._give_up()
+        if running is not None and running.is_here:
+            self._running = running  # it goes on; its end is nothing to be waited for
+        elif running is not None:
             running.leave()
 
     def _start(self) -> _Running:
