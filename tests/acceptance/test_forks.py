@@ -48,3 +48,9 @@ def test_a_process_that_forked_has_what_was_in_memory_by_then(nursery: Nursery, 
 def test_a_step_may_fork(nursery: Nursery) -> None:
     """Also an async one, whose thread is that of the agent's loop."""
     assert lines(nursery, "forking_step.py") == ["['child', 'done']", "['parent', 'done']"]
+
+
+def test_a_process_outlives_the_one_that_it_forked_from(nursery: Nursery) -> None:
+    """Its runs are its own: they take turns, and none is taken for dead, as they were under the other one's name."""
+    said = ["first", "done", "second", "done", "third", "done"]
+    assert lines(nursery, "outlived.py") == [str(said)]

@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from petal.checkpoints.engine import Engine
 from petal.checkpoints.memory import MemoryStore
 from petal.checkpoints.records import Beat, Claim, LeaseRow, Release, Save, StaleSave, Transaction, WriteRow
+from petal.core import forks
 from petal.core.config.checkpointer import OnConflict
 from petal.errors import CheckpointConflictError, PetalError, ThreadBusyError
 
@@ -102,13 +103,17 @@ class Leases:
     def __init__(self, engine: Engine, *, closes: bool = False) -> None:
         self._engine = engine
         self._closes = closes
+        self._closed = threading.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know of no run yet."""
         self._lock = threading.Lock()
         self._mine: dict[str, Lease] = {}
         self._waiting: dict[str, list[Callable[[], object]]] = {}
         self._beaten = -BELIEVED
         self._unreleased: list[Release] = []
         self._heart: threading.Thread | None = None
-        self._closed = threading.Event()
 
     @cached_property
     def _process(self) -> str:
@@ -116,7 +121,13 @@ class Leases:
 
         Asked for first while the lock is held, so that it has one name.
         """
+        forks.tell(self)
         return f"{uuid.uuid4().hex} {_home()} {os.getpid()}"
+
+    def forked(self) -> None:
+        """Be another process, which is not dead when the one that it forked from is."""
+        self._begin()
+        self.__dict__.pop("_process", None)
 
     @classmethod
     def in_memory(cls) -> Self:
