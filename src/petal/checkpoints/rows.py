@@ -41,9 +41,6 @@ _COLUMNS = frozenset({"source", "step", "run_id"})
 """Metadata that rows hold in columns of their own."""
 
 
-_TEXTS = ("checkpoint_ns", "checkpoint_id")
-
-
 class Namespace(NamedTuple):
     """One namespace of one thread: the root graph's, or a subgraph's."""
 
@@ -61,10 +58,11 @@ class Namespace(NamedTuple):
         configurable = config.get("configurable", {})
         if (thread_id := configurable.get("thread_id")) is None:
             raise ThreadIdRequiredError
-        for name in _TEXTS:
-            if not isinstance(given := configurable.get(name, ""), str) and given is not None:
-                raise TypeError(f"{name} in a config is text, not {given!r}.")
-        return cls(str(thread_id), configurable.get("checkpoint_ns") or "")
+        ns, id = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or ""
+        if not (isinstance(ns, str) and isinstance(id, str)):
+            name, given = ("checkpoint_id", id) if isinstance(ns, str) else ("checkpoint_ns", ns)
+            raise TypeError(f"{name} in a config is text, not {given!r}.")
+        return cls(str(thread_id), ns)
 
     def config(self, checkpoint_id: str) -> RunnableConfig:
         """The config that names a checkpoint here."""
