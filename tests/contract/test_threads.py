@@ -139,7 +139,33 @@ async def test_a_batch_needs_a_thread_each(storage: CheckpointerConfig) -> None:
         for ids in (["a"], ["a", "a"]):
             with pytest.raises(ValueError, match="a thread id of its own for each of the 2 inputs"):
                 await agent.abatch([{}, {}], thread_ids=ids)
+        with pytest.raises(ValueError, match="one config, or one for each of the 2 inputs"):
+            await agent.abatch([{}, {}], [{}], thread_ids=["a", "b"])
         assert agent.batch([{}, {}], thread_ids=["a", "b"], max_concurrency=1) == [{"entries": ["first", "second"]}] * 2
+
+
+async def test_a_batch_raises_what_its_run_raised(storage: CheckpointerConfig) -> None:
+    begun = list[str]()
+
+    def fetch(state: Log) -> Log:
+        begun.append(state["entries"][0])
+        if "down" in begun[-1]:
+            raise ConnectionError(begun[-1])
+        return {"entries": ["fetched"]}
+
+    inputs = [{"entries": [name]} for name in ("up", "down", "down too", "later")]
+    ids = ["a", "b", "c", "d"]
+    async with AgentFactory(Log).add(fetch).with_checkpointer(storage).build() as agent:
+        with pytest.raises(ConnectionError, match="down"):
+            await agent.abatch(inputs, thread_ids=ids, max_concurrency=1)
+        assert begun == ["up", "down"]
+        with pytest.raises(ConnectionError):
+            agent.batch(inputs[:2], thread_ids=["e", "f"])
+        assert agent.thread("e").state().values == {"entries": ["up", "fetched"]}
+        configs = [{"configurable": {"thread_id": f"{id} again"}} for id in ids]
+        first, second, third, fourth = agent.batch(inputs, configs, return_exceptions=True)
+        assert [first, fourth] == [{"entries": ["up", "fetched"]}, {"entries": ["later", "fetched"]}]
+        assert [str(error) for error in (second, third)] == ["down", "down too"]
 
 
 async def test_history_lists_the_newest_first(storage: CheckpointerConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -192,46 +192,67 @@ class Agent:
     async def abatch(
         self,
         inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
         *,
         thread_ids: Sequence[str] | None = None,
         max_concurrency: int | None = None,
+        return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
         """Run many inputs at once, each on a thread of its own.
 
+        Where a run fails, those that have begun come to their end, and no other one begins.
+
         Args:
             inputs: An input of `ainvoke` each.
-            thread_ids: As many ids, all different; required where a checkpointer is on.
-            max_concurrency: Runs at once; default: all.
+            config: A LangGraph config for all of them, or one each.
+            thread_ids: As many ids, all different; required where a checkpointer is on, unless the configs name them.
+            max_concurrency: Runs at once; default: what the first config says, or all.
+            return_exceptions: Run all of them, and give what one raised in the place of its result.
             kwargs: Further arguments of `ainvoke`.
 
         Returns:
             The results, in the order of the inputs.
 
         Raises:
-            ValueError: If there are not as many thread ids as inputs, or two are equal.
+            ValueError: If there are not as many thread ids or configs as inputs, or two ids are equal.
+            Exception: What `ainvoke` raised first.
         """
-        if thread_ids is None:
-            if self.checkpointer is not None:
+        configs = [config] * len(inputs) if config is None or isinstance(config, Mapping) else list(config)
+        if len(configs) != len(inputs):
+            raise ValueError(f"abatch needs one config, or one for each of the {len(inputs)} inputs.")
+        ids: Sequence[str | None] = [None] * len(inputs)
+        if thread_ids is not None or self.checkpointer is not None:
+            ids = [_thread_of(one) for one in configs] if thread_ids is None else thread_ids
+            if thread_ids is None and None in ids:
                 raise ThreadIdRequiredError
-            ids: Sequence[str | None] = [None] * len(inputs)
-        elif len(thread_ids) != len(inputs) or len(set(thread_ids)) != len(thread_ids):
-            raise ValueError(f"abatch needs a thread id of its own for each of the {len(inputs)} inputs.")
-        else:
-            ids = thread_ids
-        turn = asyncio.Semaphore(max_concurrency or max(len(inputs), 1))
+            if len(ids) != len(inputs) or len(set(ids)) != len(ids):
+                raise ValueError(f"abatch needs a thread id of its own for each of the {len(inputs)} inputs.")
+        most = max_concurrency or next((one.get("max_concurrency") for one in configs if one), None)
+        turn = asyncio.Semaphore(most or max(len(inputs), 1))
+        failed: list[Exception] = []
 
-        async def run_one(input: Any, thread_id: str | None) -> Any:
+        async def run_one(input: Any, config: RunnableConfig | None, thread_id: str | None) -> Any:
             async with turn:
-                return await self.ainvoke(input, thread_id=thread_id, **kwargs)
+                if failed and not return_exceptions:
+                    return None
+                try:
+                    return await self.ainvoke(input, config, thread_id=thread_id, **kwargs)
+                except Exception as error:
+                    failed.append(error)
+                    return error
 
         async with asyncio.TaskGroup() as group:
-            runs = [group.create_task(run_one(*pair)) for pair in zip(inputs, ids, strict=True)]
+            runs = [group.create_task(run_one(*each)) for each in zip(inputs, configs, ids, strict=True)]
+        if failed and not return_exceptions:
+            raise failed[0]
         return [run.result() for run in runs]
 
-    def batch(self, inputs: Sequence[Any], **kwargs: Any) -> list[Any]:
+    def batch(
+        self, inputs: Sequence[Any], config: RunnableConfig | Sequence[RunnableConfig] | None = None, **kwargs: Any
+    ) -> list[Any]:
         """As `abatch`."""
-        return self.portal.call(self.abatch, inputs, **kwargs)
+        return self.portal.call(self.abatch, inputs, config, **kwargs)
 
     def thread(self, thread_id: str) -> Thread:
         """The handle on one conversation.
@@ -400,3 +421,8 @@ class Agent:
         kept = self.config.checkpointer
         options = kept.options if isinstance(kept, CheckpointerConfig) else MemoryOptions()
         return Admission(self.graph, self.checkpointer, options)
+
+
+def _thread_of(config: RunnableConfig | None) -> str | None:
+    """The thread that a config names."""
+    return (config or {}).get("configurable", {}).get("thread_id")
