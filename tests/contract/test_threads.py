@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Any, TypedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
-from langgraph.types import Send, interrupt
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.graph import StateGraph
+from langgraph.types import Command, Send, interrupt
 
 from petal.core.agent import Agent
 from petal.core.config.checkpointer import CheckpointerConfig
@@ -22,6 +26,7 @@ from petal.errors import (
     TooFewTurnsError,
     UnknownInterruptError,
 )
+from petal.types.state import DefaultState
 
 
 class Log(TypedDict, total=False):
@@ -374,6 +379,62 @@ async def test_each_call_that_a_condition_sends_is_approved(storage: Checkpointe
         assert oslo.value == rome.value == {"step": "visit", "question": "Run step visit?"}
         result = await thread.aresume(answers={oslo.id: "yes", rome.id: "no"})
         assert result["entries"] == ["first", "Oslo"]
+
+
+def by_a_graph(command: Command[Any]) -> Any:
+    inner = StateGraph(Log).add_node("leave", lambda state: replace(command, graph=Command.PARENT))
+    return inner.add_edge("__start__", "leave").compile()
+
+
+@pytest.mark.parametrize("goto", ["second", ["second"], Send("second", {"entries": ["sent"]})])
+@pytest.mark.parametrize(
+    "way", [lambda command: lambda state: command, lambda command: lambda state: [command], by_a_graph]
+)
+async def test_a_command_goes_past_no_approval(
+    storage: CheckpointerConfig, goto: Any, way: Callable[[Command[Any]], Any]
+) -> None:
+    """Whether a step says so, or a graph within it."""
+    factory = AgentFactory(Log).add(way(Command(goto=goto, update={"entries": ["first"]})), "first").with_next("END")
+    factory.add(second).with_approval().with_checkpointer(storage)
+    async with factory.build() as agent:
+        thread = agent.thread("t")
+        assert (await thread.ainvoke({}))["entries"] == ["first"]
+        assert [question.value["step"] for question in await thread.ainterrupts()] == ["second"]
+        assert (await thread.aresume("yes"))["entries"] == ["first", "second"]
+        await thread.ainvoke({})
+        assert (await thread.aresume("no"))["entries"] == ["first", "second", "first"]
+
+
+async def test_a_tools_command_goes_past_no_approval(storage: CheckpointerConfig) -> None:
+    def hand_over() -> Command[Any]:
+        """Pay."""
+        return Command(goto="pay", update={"messages": [ToolMessage("Gone to pay.", tool_call_id="call")]})
+
+    asked = AIMessage("", tool_calls=[{"name": "hand_over", "args": {}, "id": "call"}])
+    factory = AgentFactory(DefaultState).with_tool_step([hand_over]).with_next("END")
+    factory.add(lambda state: {"input": "paid"}, "pay").with_approval().with_checkpointer(storage)
+    async with factory.build() as agent:
+        thread = agent.thread("t")
+        assert "input" not in await thread.ainvoke({"messages": [asked]})
+        assert (await thread.aresume("yes"))["input"] == "paid"
+
+
+@pytest.mark.parametrize("goto", ["first", ["first"], Send("first", {"entries": ["sent"]})])
+async def test_a_command_from_outside_goes_past_no_approval(storage: CheckpointerConfig, goto: Any) -> None:
+    async with approved(storage) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        await thread.aresume("no")
+        assert (await thread.ainvoke(Command(goto=goto)))["entries"] == []
+        assert (await thread.aresume("yes"))["entries"] == ["first", "second"]
+
+
+def test_the_diagram_shows_that_a_command_leads_to_the_question() -> None:
+    def choose(state: Log) -> Command[Literal["second"]]:
+        return Command(goto="second")
+
+    factory = AgentFactory(Log).add(choose).with_next("END").add(second).with_approval()
+    assert "choose -.-> approve_second" in factory.build().diagram()
 
 
 @pytest.mark.parametrize("answer", [True, "yes", "Y", {"approved": True}])

@@ -12,12 +12,13 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import StreamMode
+from langgraph.types import Command, StreamMode
 
 from petal.core.admission import Admission
 from petal.core.config.agent import AgentConfig
 from petal.core.config.checkpointer import CheckpointerConfig, Durability, MemoryOptions, OnConflict
 from petal.core.continuity import ThreadCheck, check_thread, heads
+from petal.core.detours import led_command, questions_of
 from petal.core.models.source import ModelSource
 from petal.core.portal import Portal
 from petal.core.questions import OnPending
@@ -333,9 +334,13 @@ class Agent:
     def input_of(self, value: Any) -> Any:
         """The graph's input: a string goes to `input` where a prompt names it, else to `messages`.
 
+        A `Command` that goes to a step with an approval goes to its question.
+
         Raises:
             AgentConfigurationError: If the state has a place for neither.
         """
+        if isinstance(value, Command):
+            return led_command(value, questions_of(self.config.steps))
         if not isinstance(value, str):
             return value
         prompts = [step.config.get("prompt_template") for step in self.config.steps]

@@ -9,6 +9,7 @@ from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from petal.core.config.agent import StepConfig
+from petal.core.detours import approval_name
 from petal.core.steps.prompts import Prompt
 from petal.core.steps.registry import StepContext
 from petal.errors import StepRejectedError
@@ -39,11 +40,6 @@ class Approval(BaseModel):
         if isinstance(answer, dict | Approval):
             return answer
         raise ValueError("answer yes or no, or {'approved': true or false, 'reason': '…'}")
-
-
-def approval_name(step: str) -> str:
-    """Name of the node that asks before a step."""
-    return f"approve_{step}"
 
 
 def approval_node(step: StepConfig, reject: str | None, context: StepContext) -> Runnable[Any, Any]:

@@ -13,9 +13,10 @@ from langgraph.types import RetryPolicy, Send
 
 from petal.checkpoints import open_checkpointer, types_in
 from petal.core.agent import Agent
-from petal.core.builders.approval import approval_name, approval_node
+from petal.core.builders.approval import approval_node
 from petal.core.config.agent import AgentConfig, ConditionConfig, RetryConfig, StepConfig
 from petal.core.config.checkpointer import CheckpointerConfig
+from petal.core.detours import Questions, approval_name, lead, led, questions_of
 from petal.core.shapes import Shape
 from petal.core.steps.llm import tools_name
 from petal.core.steps.registry import StepContext, StepNodes, StepRegistry
@@ -55,15 +56,15 @@ class AgentBuilderDirector:
         graph: StateGraph[Any, Any, Any, Any] = StateGraph(context.state_type)
         built = {step.name: self._registry.nodes(step, context) for step in config.steps}
         _check_names(config.steps, built)
-        entries = {step.name: approval_name(step.name) if step.approval else step.name for step in config.steps}
-        entries[END] = END
+        questions = questions_of(config.steps)
+        entries = {step.name: led(step.name, questions) for step in config.steps} | {END: END}
         graph.add_edge(START, entries[config.steps[0].name])
         for step, following in zip(config.steps, [*config.steps[1:], None], strict=True):
             after = entries[step.next or (following.name if following else END)]
             _add_step(graph, step, built[step.name], after, entries, context)
         saver = self._saver(config)
         kept = None if saver is None else VersionedSaver(saver, Shape.of(config))
-        return Agent(config, _compiled(graph, config.name, kept), saver, context.models, context.toolboxes)
+        return Agent(config, _compiled(graph, config.name, kept, questions), saver, context.models, context.toolboxes)
 
     def _saver(self, config: AgentConfig) -> BaseCheckpointSaver[Any] | None:
         if isinstance(config.checkpointer, CheckpointerConfig):
@@ -100,12 +101,14 @@ def _check_names(steps: Sequence[StepConfig], built: Mapping[str, StepNodes]) ->
 
 
 def _compiled(
-    graph: StateGraph[Any, Any, Any, Any], name: str, saver: BaseCheckpointSaver[Any] | None
+    graph: StateGraph[Any, Any, Any, Any], name: str, saver: BaseCheckpointSaver[Any] | None, questions: Questions
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     try:
-        return graph.compile(checkpointer=saver, name=name)
+        compiled = graph.compile(checkpointer=saver, name=name)
     except ValueError as error:
         raise AgentConfigurationError(f"Agent {name!r} cannot be built: {error}") from error
+    lead(compiled, questions)
+    return compiled
 
 
 def _add_step(
