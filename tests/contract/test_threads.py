@@ -458,6 +458,23 @@ async def test_a_rejected_step_does_not_run(storage: CheckpointerConfig, on_reje
         assert (await thread.aresume(False))["entries"] == entries
 
 
+@pytest.mark.parametrize(("begin", "entries"), [("on", ["on", "second"]), ("end", ["end"])])
+async def test_behind_a_skipped_step_its_condition_says_where_to_go_on(
+    storage: CheckpointerConfig, begin: str, entries: list[str]
+) -> None:
+    async def way(state: Log) -> str:
+        return state["entries"][-1]
+
+    factory = AgentFactory(Log).add(first).with_approval(on_reject="skip")
+    factory.with_condition(way, {"first": "END", "on": "second", "end": "END"})
+    async with factory.add(second).with_checkpointer(storage).build() as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({"entries": [begin]})
+        assert (await thread.aresume("no"))["entries"] == entries
+        await thread.ainvoke({})
+        assert (await thread.aresume("yes"))["entries"] == [*entries, "first"]
+
+
 async def test_a_rejection_may_be_a_failure(storage: CheckpointerConfig) -> None:
     async with approved(storage, on_reject="fail") as agent:
         thread = agent.thread("t")

@@ -516,6 +516,9 @@ def test_a_steps_name_may_not_be_that_of_a_node_beside_another_step() -> None:
     factory = AgentFactory(Trip).add(named("a")).with_approval().add(named("b"), "approve_a")
     with pytest.raises(AgentConfigurationError, match="'approve_a' has the name of the node that asks before step 'a'"):
         factory.build()
+    factory = AgentFactory(Trip).add(named("a")).with_condition("city", {"x": "END"}).with_approval(on_reject="skip")
+    with pytest.raises(AgentConfigurationError, match="'skip_a' has the name of the node that goes on behind step 'a'"):
+        factory.add(named("b"), "skip_a").build()
     factory = AgentFactory(DefaultState).with_chat(llm="demo:").with_tools([add]).add(named("b"), "chat_tools")
     with pytest.raises(AgentConfigurationError, match="'chat_tools' has the name of the node that runs the tools of"):
         factory.build()

@@ -24,6 +24,11 @@ def approval_name(step: str) -> str:
     return f"approve_{step}"
 
 
+def skip_name(step: str) -> str:
+    """Name of the node that asks a step's condition when the step was skipped."""
+    return f"skip_{step}"
+
+
 def questions_of(steps: Iterable[StepConfig]) -> Questions:
     """The nodes that ask before steps."""
     return {step.name: approval_name(step.name) for step in steps if step.approval}

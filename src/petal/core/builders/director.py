@@ -16,7 +16,7 @@ from petal.core.agent import Agent
 from petal.core.builders.approval import approval_node
 from petal.core.config.agent import AgentConfig, ConditionConfig, RetryConfig, StepConfig
 from petal.core.config.checkpointer import CheckpointerConfig
-from petal.core.detours import Questions, approval_name, lead, led, questions_of
+from petal.core.detours import Questions, approval_name, lead, led, questions_of, skip_name
 from petal.core.shapes import Shape
 from petal.core.steps.llm import tools_name
 from petal.core.steps.registry import StepContext, StepNodes, StepRegistry
@@ -92,6 +92,7 @@ def _check_names(steps: Sequence[StepConfig], built: Mapping[str, StepNodes]) ->
     """See that no step is called like a node that another one needs beside its own."""
     for step in steps:
         beside = [(approval_name(step.name), "asks before")] if step.approval else []
+        beside += [(skip_name(step.name), "goes on behind")] if _skips_to_condition(step) else []
         beside += [(tools_name(step.name), "runs the tools of")] if built[step.name].tools is not None else []
         for name, act in beside:
             if name in built:
@@ -122,11 +123,16 @@ def _add_step(
     """The step's nodes, and its edges: through its tools, if it has some, to what comes after."""
     retry = None if step.retry is None else _retry_policy(step.retry)
     graph.add_node(step.name, nodes.node, retry_policy=retry, timeout=step.timeout)
+    route, ends = _way_on(step, after, entries, context)
     if step.approval:
-        reject = {"skip": after, "fail": None}.get(step.approval.on_reject, entries.get(step.approval.on_reject))
+        behind = after if isinstance(route, str) else skip_name(step.name)
+        reject = {"skip": behind, "fail": None}.get(step.approval.on_reject, entries.get(step.approval.on_reject))
         targets = (step.name,) if reject is None else (step.name, reject)
         graph.add_node(approval_name(step.name), approval_node(step, reject, context), destinations=targets)
-    route, ends = _way_on(step, after, entries, context)
+    if _skips_to_condition(step):
+        assert not isinstance(route, str), "a condition is a function"
+        graph.add_node(skip_name(step.name), lambda state: None)
+        graph.add_conditional_edges(skip_name(step.name), route, ends)
     if nodes.tools is None:
         if isinstance(route, str):
             graph.add_edge(step.name, route)
@@ -137,6 +143,11 @@ def _add_step(
     graph.add_node(tools, nodes.tools)
     graph.add_edge(tools, step.name)
     graph.add_conditional_edges(step.name, _tools_first(route, tools), {tools: tools, **ends})
+
+
+def _skips_to_condition(step: StepConfig) -> bool:
+    """Whether a no leads to a node that only asks the step's condition."""
+    return step.condition is not None and step.approval is not None and step.approval.on_reject == "skip"
 
 
 Route = Callable[..., Any]

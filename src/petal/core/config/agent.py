@@ -134,7 +134,8 @@ class ApprovalConfig(Frozen):
     prompt: str = "Run step {step}?"
     """The question, filled from the state; `{step}` is the step's name."""
     on_reject: Literal["skip", "fail"] | Target = END
-    """After a no: `END`, `skip` to go on behind the step, `fail` to raise, or a step's name."""
+    """After a no: `END`, `skip` to go on behind the step, where its condition says if it has one, `fail` to raise, or
+    a step's name."""
 
     @model_validator(mode="before")
     @classmethod
