@@ -315,6 +315,23 @@ def test_what_a_retry_finds_is_the_record_and_not_what_was_made_of_it(
 
 
 @in_memory
+def test_an_error_that_cannot_say_what_is_wrong_is_recorded_too(saver: BaseCheckpointSaver[Any]) -> None:
+    class Refused(Exception):
+        def __str__(self) -> str:
+            raise AttributeError("details")
+
+    def charge() -> str:
+        raise Refused
+
+    def pay(state: Log) -> Log:
+        return {"entries": [petal.step("charge", charge)]}
+
+    flow = graph(saver, pay)
+    with pytest.raises(Refused):
+        flow.invoke({"entries": []}, CONFIG)
+    assert recorded(saver) == [("charge", "failed", 1)]
+
+
 def test_other_arguments_than_recorded_are_refused(saver: BaseCheckpointSaver[Any], world: World) -> None:
     amount = [1]
 

@@ -117,6 +117,32 @@ async def test_what_died_goes_on_until_it_is_done_or_asks(storage: CheckpointerC
         assert await asking.aincomplete() == []
 
 
+async def test_an_error_that_cannot_say_what_is_wrong_keeps_no_other_run_from_going_on(
+    storage: CheckpointerConfig,
+) -> None:
+    class Refused(Exception):
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+        def __str__(self) -> str:
+            raise AttributeError("details")
+
+    def refuse(state: Log) -> Log:
+        if state["entries"] == ["mute"]:
+            raise Refused(7)
+        return once(state)
+
+    with open_checkpointer(storage) as saver:
+        once = Outage(1)
+        agent = built(saver, refuse)
+        await dies(agent, "goes on")
+        with pytest.raises(Refused):
+            await agent.ainvoke({"entries": ["mute"]}, thread_id="mute")
+        found = {one.thread_id: one for one in await told(agent, 1)}
+        assert found["goes on"].outcome == "done"
+        assert found["mute"] == Recovery("mute", "dead", 1, "Refused: (it cannot say what is wrong)")
+
+
 async def test_a_run_that_dies_each_time_is_given_up_with_its_error(storage: CheckpointerConfig) -> None:
     """New input goes on as ever, and is counted anew; `again` begins again."""
     with open_checkpointer(storage) as saver:

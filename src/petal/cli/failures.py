@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from petal.errors import PetalError
+from petal.errors import PetalError, words_of
 
 DEBUG = "petal.debug"
 """Key in a context's `meta`: whether tracebacks are wanted."""
@@ -67,7 +67,7 @@ def explained(error: BaseException) -> str:
 
     if isinstance(error, PetalError):
         return redacted(str(error))
-    what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    what = " ".join(f"{type(error).__name__}: {words_of(error)}".split()).removesuffix(":")
     step = step_of(error)
     return redacted(f"step {step!r} failed: {what}" if step else what)
 

@@ -23,7 +23,7 @@ from petal.core.inputs import left_input_id
 from petal.core.questions import Answer, failures, open_questions
 from petal.core.shapes import agent_of
 from petal.core.turns import is_running
-from petal.errors import CheckpointConflictError, CheckpointCorruptionError, CheckpointerUnavailableError
+from petal.errors import CheckpointConflictError, CheckpointCorruptionError, CheckpointerUnavailableError, words_of
 
 if TYPE_CHECKING:
     from petal.core.agent import Agent
@@ -363,5 +363,5 @@ def _looking(saver: BaseCheckpointSaver[Any]) -> BaseCheckpointSaver[Any]:
 
 def _said(error: Any) -> str:
     """An error in one line without passwords."""
-    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    text = f"{type(error).__name__}: {words_of(error)}" if isinstance(error, BaseException) else str(error)
     return redacted(" ".join(text.split()))

@@ -68,6 +68,7 @@ from petal.errors.base import (
     PetalError,
     known_names,
     nearest,
+    words_of,
 )
 from petal.errors.effects import (
     EffectError,
@@ -148,4 +149,5 @@ __all__ = [
     "YAMLConfigurationError",
     "known_names",
     "nearest",
+    "words_of",
 ]

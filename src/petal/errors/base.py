@@ -19,5 +19,13 @@ def known_names(name: str, known: Sequence[str]) -> str:
     return f"{hint}Known: {', '.join(known) or 'none'}."
 
 
+def words_of(error: BaseException) -> str:
+    """The text of an error; of one whose class fails at it, as where it skips `super().__init__`, that it has none."""
+    try:
+        return str(error)
+    except Exception:
+        return "(it cannot say what is wrong)"
+
+
 class PetalError(Exception):
     """Base of every error that Petal raises."""

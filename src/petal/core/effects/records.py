@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from petal.checkpoints.notes import Note
+from petal.errors import words_of
 from petal.tools.ledger import ToolCallRecord
 
 Kind = Literal["step", "tool"]
@@ -130,7 +131,7 @@ def effects(notes: Iterable[Note]) -> list[Effect]:
 
 def error_text(error: Exception) -> str:
     """What is kept of an error."""
-    text = f"{type(error).__qualname__}: {error}"
+    text = f"{type(error).__qualname__}: {words_of(error)}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
