@@ -257,6 +257,42 @@ def test_a_function_that_can_be_no_tool_is_named(kind: str) -> None:
         factory.build()
 
 
+def fetches_with(kind: str, fetch: Any) -> AgentFactory:
+    call = AIMessage("", tool_calls=[{"name": "fetch", "args": {}, "id": "1"}])
+    factory, model = AgentFactory(DefaultState), ScriptedChatModel(replies=[call, "Done."])
+    return (
+        factory.with_react_loop([fetch], llm=model)
+        if kind == "react"
+        else factory.with_chat(llm=model).with_tools([fetch])
+    )
+
+
+def test_the_tools_of_a_step_are_tried_again_with_it() -> None:
+    tries: list[str] = []
+
+    def fetch() -> str:
+        """Fetch it."""
+        tries.append("fetch")
+        if len(tries) < 3:
+            raise ConnectionError("down")
+        return "it"
+
+    with fetches_with("chat", fetch).with_retry(3, delay=0).build() as agent:
+        assert agent.invoke("Fetch it.")["messages"][-1].text == "Done."
+    assert len(tries) == 3
+
+
+@pytest.mark.parametrize("kind", ["chat", "react"])
+def test_the_tools_of_a_step_have_its_time_limit(kind: str) -> None:
+    async def fetch() -> str:
+        """Fetch it."""
+        await asyncio.sleep(5)
+        return "it"
+
+    with fetches_with(kind, fetch).with_timeout(0.5).build() as agent, pytest.raises(NodeTimeoutError):
+        agent.invoke("Fetch it.")
+
+
 def test_two_tools_of_one_name_are_refused() -> None:
     def multiply(a: int, b: int) -> int:
         """Multiply two numbers."""

@@ -140,7 +140,7 @@ def _add_step(
             graph.add_conditional_edges(step.name, route, ends)
         return
     tools = tools_name(step.name)
-    graph.add_node(tools, nodes.tools)
+    graph.add_node(tools, nodes.tools, retry_policy=retry, timeout=step.timeout)
     graph.add_edge(tools, step.name)
     graph.add_conditional_edges(step.name, _tools_first(route, tools), {tools: tools, **ends})
 
