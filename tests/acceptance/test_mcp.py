@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -122,6 +123,18 @@ class _Refusing(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
+
+
+@pytest.mark.parametrize("way", ["stdio", "http"])
+async def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(way: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"
+        program = MCPServer(command=sys.executable, args=("-c", "import time; time.sleep(60)"), timeout=0.5)
+        server = program if way == "stdio" else MCPServer(url=url, timeout=0.5)
+        agent = AgentFactory(DefaultState).with_react_loop([server], llm=script()).build()
+        with pytest.raises(ToolServerError, match=r"it did not list its tools within 0\.5 s"):
+            await asyncio.wait_for(agent.ainvoke("Add."), 20)
+        await agent.aclose()
 
 
 async def test_what_a_server_refuses_is_said_without_secrets() -> None:

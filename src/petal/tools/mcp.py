@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +50,9 @@ class MCPServer(BaseModel):
     only: tuple[str, ...] | None = None
     """Names of the tools to offer; default: all."""
 
+    timeout: float = Field(default=60, gt=0)
+    """Seconds that it may take to list its tools, its start included."""
+
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         if (self.command is None) == (self.url is None):
@@ -80,17 +84,22 @@ class MCPServer(BaseModel):
         """The server's tools.
 
         Raises:
-            ToolServerError: If the package is missing, the server cannot be reached, or a tool of `only` is
-                not there.
+            ToolServerError: If the package is missing, the server cannot be reached or does not answer in time, or
+                a tool of `only` is not there.
         """
         if importlib.util.find_spec("langchain_mcp_adapters") is None:
             raise ToolServerError(self.where, "the package langchain-mcp-adapters is missing: pip install 'petal[mcp]'")
         from langchain_mcp_adapters.client import MultiServerMCPClient
 
         client = MultiServerMCPClient({"server": self._connection()})  # type: ignore[dict-item]
+        limit = asyncio.timeout(self.timeout)
         try:
-            tools = await client.get_tools()
+            async with limit:
+                tools = await client.get_tools()
         except Exception as error:
+            if limit.expired():
+                problem = f"it did not list its tools within {self.timeout:g} s; raise its timeout to allow it longer"
+                raise ToolServerError(self.where, problem) from error
             raise ToolServerError(self.where, f"its tools cannot be listed: {_cause(error)}") from error
         if self.only is None:
             return tools
