@@ -36,7 +36,7 @@ def test_yaml_builds(block: docs.Block, tmp_path: Path) -> None:
     if "\nsteps:" in block.code:
         assert load_agent(file).steps
     else:
-        assert load_step(file).name
+        assert load_step(file).step.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -306,6 +306,6 @@ def test_a_policy_is_one_of_three() -> None:
 
 def test_yaml_says_the_policy(tmp_path: Path) -> None:
     text = "type: react\nname: answer\nllm: 'demo:'\nconfig: {dangling: ask}\n"
-    assert parse_step(text, base=tmp_path).config["dangling"] == "ask"
+    assert parse_step(text, base=tmp_path).step.config["dangling"] == "ask"
     with pytest.raises(YAMLConfigurationError, match=r"Found 'asks'; allowed: 'error', 'run' or 'ask'"):
         parse_step(text.replace("ask}", "asks}"), base=tmp_path)

@@ -19,6 +19,7 @@ from petal.core.config.checkpointer import CheckpointerConfig
 from petal.core.factory import AgentFactory
 from petal.core.steps.registry import StepRegistry
 from petal.core.yaml.loader import load_agent, load_step, parse_agent, parse_step
+from petal.errors import AgentConfigurationError
 from petal.types.state import ConversationState, DefaultState
 
 PLANNED = """\
@@ -337,7 +338,7 @@ def test_a_kind_of_the_users_own_gets_its_config_as_it_is(tmp_path: Path) -> Non
     registry = StepRegistry({"vote": lambda step, context: look_up})
     text = "type: vote\nname: v\nconfig: {of: [a, b], with: {c: 1}}\n"
     expected = StepConfig(type="vote", name="v", config={"of": ["a", "b"], "with": {"c": 1}})
-    assert parse_step(text, base=tmp_path, registry=registry) == expected
+    assert parse_step(text, base=tmp_path, registry=registry).step == expected
     (tmp_path / "agent.yaml").write_text("steps: [{type: vote, name: v, config: {of: [a, b], with: {c: 1}}}]")
     assert load_agent(tmp_path / "agent.yaml", registry=registry).steps == (expected,)
 
@@ -354,7 +355,7 @@ retry: 2
 condition: {key: input, routes: {a: elsewhere}}
 """
     )
-    step = load_step(tmp_path / "step.yaml")
+    step = load_step(tmp_path / "step.yaml").step
     assert step.config.pop("tools")[0].name == "find"
     assert step == StepConfig(
         type="llm",
@@ -364,7 +365,23 @@ condition: {key: input, routes: {a: elsewhere}}
         condition=ConditionConfig(key="input", routes={"a": "elsewhere"}),
     )
     own = parse_step("{type: llm, name: chat, llm: 'demo:', config: {llm: 'openai:gpt-4'}}", base=tmp_path)
-    assert own.config == {"llm": LLMConfig(provider="openai", model="gpt-4")}
+    assert own.step.config == {"llm": LLMConfig(provider="openai", model="gpt-4")}
+
+
+def test_a_step_alone_says_where_its_agent_keeps_state(tmp_path: Path) -> None:
+    text = "type: llm\nname: {0}\nllm: 'demo:'\ncheckpointer: sqlite:///{0}.db\n"
+    for name in ("ask", "tell"):
+        (tmp_path / f"{name}.yaml").write_text(text.format(name))
+    factory = AgentFactory(DefaultState).node_from_yaml(tmp_path / "ask.yaml")
+    with factory.build() as agent:
+        agent.invoke("hi", thread_id="t")
+    assert (tmp_path / "ask.db").exists()
+    with pytest.raises(AgentConfigurationError, match="names a checkpointer, and the agent has another one"):
+        factory.node_from_yaml(tmp_path / "tell.yaml")
+    assert [step.name for step in factory.build().config.steps] == ["ask"]
+    (tmp_path / "tell.yaml").write_text(text.format("tell").replace("tell.db", "ask.db"))
+    both = factory.node_from_yaml(tmp_path / "tell.yaml").with_checkpointer("memory://").build()
+    assert (len(both.config.steps), both.config.checkpointer) == (2, CheckpointerConfig.from_url("memory://"))
 
 
 def test_functions_lie_beside_the_file(tmp_path: Path) -> None:
@@ -383,7 +400,7 @@ def test_functions_lie_beside_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [path.relative_to(EXAMPLES) for path in sorted(EXAMPLES.rglob("*.yaml"))], ids=str)
 def test_the_examples_load(path: Path) -> None:
     if path.name.endswith(".step.yaml"):
-        assert load_step(EXAMPLES / path).name
+        assert load_step(EXAMPLES / path).step.name
     else:
         assert load_agent(EXAMPLES / path).steps
 

@@ -20,7 +20,7 @@ def test_the_blocks_load(block: str) -> None:
     """The functions that they name are those of the example."""
     folder = ROOT / "examples" / "agents" / "orders"
     if block.startswith("type:"):
-        assert parse_step(block, base=folder).name
+        assert parse_step(block, base=folder).step.name
     else:
         assert parse_agent(block, base=folder).steps
 

@@ -475,6 +475,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             "type: llm\nname: a\nconfig: {tools: [x]}\n",
             "<text>:3: config.tools[0]: There is no tool 'x'. Known: none; or write ",
         ),
+        ("type: llm\nname: a\ncheckpointer: mysql://x\n", "<text>:3: checkpointer: "),
         ("type: tol\nname: a\n", "<text>:1: type: There is no kind of step 'tol'. Did you mean 'tool'?"),
         (
             "type: custom\nname: a\nllm: demo:x\nconfig: {function: 'json:loads'}\n",

@@ -75,14 +75,22 @@ class AgentFactory:
         return factory
 
     def node_from_yaml(self, path: str | Path) -> Self:
-        """Add the step that a YAML file of one step describes.
+        """Add the step that a YAML file of one step describes, and keep state where the file says, if it does.
 
         Raises:
             YAMLConfigurationError: If the file is missing or holds a mistake, with its line and key.
+            AgentConfigurationError: If the file names a checkpointer, and the agent has another one already.
         """
         from petal.core.yaml.loader import load_step
 
-        self._builder.with_step(load_step(path, registry=self._builder.registry))
+        loaded = load_step(path, registry=self._builder.registry)
+        if loaded.checkpointer is not None:
+            if self._builder.checkpointer not in (None, loaded.checkpointer):
+                raise AgentConfigurationError(
+                    f"{path} names a checkpointer, and the agent has another one already; leave one of them out."
+                )
+            self._builder.with_checkpointer(loaded.checkpointer)
+        self._builder.with_step(loaded.step)
         return self
 
     def add(

@@ -101,6 +101,11 @@ class AgentBuilder:
         builder._config.migrations = list(config.migrations)
         return builder
 
+    @property
+    def checkpointer(self) -> CheckpointerConfig | BaseCheckpointSaver[Any] | None:
+        """Where state is kept, as far as it has been said; None is nowhere."""
+        return self._config.checkpointer
+
     def with_step(self, step: StepConfig) -> Self:
         """Add a step behind the others."""
         self._config.steps.append(step)

@@ -364,6 +364,8 @@ class StepFile(Part):
     step: Step
     llm: LLM | None = None
     """The step's model, if its config names none."""
+    checkpointer: Checkpointer | None = None
+    """Where the agent that gets the step keeps its state."""
     tools: Tools = Field(default_factory=dict)
     """Tools by name, for the step."""
 

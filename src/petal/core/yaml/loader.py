@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langgraph.graph import END
 from pydantic import BaseModel, ValidationError
@@ -28,8 +28,16 @@ if TYPE_CHECKING:
 
 FileT = TypeVar("FileT", bound=BaseModel)
 
-_BESIDE_STEP = ("llm", "tools")
+_BESIDE_STEP = ("llm", "checkpointer", "tools")
 _MODEL_KINDS = ("llm", "react")
+
+
+class LoadedStep(NamedTuple):
+    """What a file of one step holds."""
+
+    step: StepConfig
+    checkpointer: CheckpointerConfig | None
+    """Where the agent that gets the step keeps its state, if the file says so."""
 
 
 def load_agent(source: str | Path, *, registry: StepRegistry | None = None) -> AgentConfig:
@@ -46,11 +54,11 @@ def load_agent(source: str | Path, *, registry: StepRegistry | None = None) -> A
     return parse_agent(_text(path), base=path.parent, file=path, registry=registry)
 
 
-def load_step(source: str | Path, *, registry: StepRegistry | None = None) -> StepConfig:
+def load_step(source: str | Path, *, registry: StepRegistry | None = None) -> LoadedStep:
     """The step that a YAML file of one step describes.
 
     Args:
-        source: The file: a step's keys, and beside them `llm` and `tools`.
+        source: The file: a step's keys, and beside them `llm`, `checkpointer` and `tools`.
         registry: The kinds of step there are; default: the built-in ones.
 
     Raises:
@@ -107,7 +115,7 @@ def parse_agent(
         raise mistakes.error() from None
 
 
-def parse_step(text: str, *, base: Path, file: Path | None = None, registry: StepRegistry | None = None) -> StepConfig:
+def parse_step(text: str, *, base: Path, file: Path | None = None, registry: StepRegistry | None = None) -> LoadedStep:
     """The step that YAML text describes; the arguments are those of `parse_agent`.
 
     Raises:
@@ -124,12 +132,13 @@ def parse_step(text: str, *, base: Path, file: Path | None = None, registry: Ste
     step = step_of(parsed.step, (), tools, kinds, resolution)
     if parsed.llm is not None and parsed.step.type not in _MODEL_KINDS:
         resolution.mistakes.add(("llm",), f"A step of type {parsed.step.type!r} asks no model.")
+    checkpointer = _checkpointer(document.value.get("checkpointer"), resolution)
     resolution.mistakes.raise_any()
     assert step is not None, "without a mistake there is a step"
-    if parsed.llm is None or "llm" in step.config:
-        return step
-    config = {"llm": local_model(parsed.llm, resolution.folder), **step.config}
-    return step.model_copy(update={"config": config})
+    if parsed.llm is not None and "llm" not in step.config:
+        config = {"llm": local_model(parsed.llm, resolution.folder), **step.config}
+        step = step.model_copy(update={"config": config})
+    return LoadedStep(step, checkpointer)
 
 
 def _missing(path: Path) -> str:

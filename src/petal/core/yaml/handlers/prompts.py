@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from petal.core.builders.approval import approval_name
+from petal.core.detours import approval_name
 from petal.core.steps.prompts import Prompt
 from petal.core.yaml.document import Place
 from petal.core.yaml.format import StepEntry
