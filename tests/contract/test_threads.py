@@ -115,6 +115,11 @@ async def test_a_misspelt_argument_is_refused(storage: CheckpointerConfig) -> No
         thread = agent.thread("t")
         with pytest.raises(TypeError, match=r"no argument 'checkpont_id'\. Did you mean 'checkpoint_id'"):
             await thread.ainvoke({}, checkpont_id="1ef")
+        for mode in ("vlues", ["updates", "vlues"]):
+            with pytest.raises(ValueError, match=r"no stream_mode 'vlues'\. Did you mean 'values'"):
+                [item async for item in agent.astream({}, thread_id="t", stream_mode=mode)]  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="no stream_mode 'vlues'"):
+            await agent.ainvoke({}, thread_id="t", stream_mode="vlues")
         with pytest.raises(TypeError, match=r"no argument 'on_conflit'\. Did you mean 'on_conflict'"):
             await anext(agent.astream({}, thread_id="t", on_conflit="reject"))
         assert await thread.ahistory() == []
@@ -242,6 +247,9 @@ async def test_a_fork_of_nothing_and_onto_something_is_refused(storage: Checkpoi
         await agent.ainvoke({}, thread_id="taken")
         with pytest.raises(CheckpointerError, match="taken"):
             await agent.thread("t").afork(to="taken")
+        for act in (agent.thread("t").afork(to=""), agent.thread("t").acopy("")):
+            with pytest.raises(ThreadIdRequiredError):
+                await act
 
 
 async def test_copy_prune_and_delete(storage: CheckpointerConfig) -> None:

@@ -126,6 +126,8 @@ def test_what_cannot_be_opened_is_refused() -> None:
                 use(wrong)
     with pytest.raises(CheckpointerConfigurationError, match="Did you mean 'busy_timeout'"):
         SqliteSaver("a.db", busy_timout=3)
+    with pytest.raises(CheckpointerConfigurationError, match="on_decode_error is 'raise' or 'raw', not 'rwa'"):
+        MemorySaver(on_decode_error="rwa")  # type: ignore[arg-type]
     with pytest.raises(CheckpointerConfigurationError, match="has no option 'db_file'"):
         MemorySaver(db_file="a.db")
     with pytest.raises(CheckpointerConfigurationError, match="Did you mean 'max_size'"):

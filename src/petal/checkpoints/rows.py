@@ -37,6 +37,9 @@ FENCE, HEAD, FORK = "__petal_fence", "head", "fork"
 RUNTIME = "__pregel_runtime"
 """In `configurable` wherever LangGraph's loop saves."""
 
+NO_STEP = 2**63
+"""More than a column of numbers holds."""
+
 _COLUMNS = frozenset({"source", "step", "run_id"})
 """Metadata that rows hold in columns of their own."""
 
@@ -178,7 +181,7 @@ class Rows:
             id,
             checkpoint_id_of(config),
             str(told.get("source") or ""),
-            told["step"] if isinstance(told.get("step"), int) else None,
+            step if isinstance(step := told.get("step"), int) and abs(step) < NO_STEP else None,
             str(told["run_id"]) if told.get("run_id") else None,
             header,
             kept_metadata,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, assert_never, get_args
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -34,6 +34,8 @@ class _Configured(PetalSaver):
             raise CheckpointerConfigurationError(
                 f"{type(self).__name__} is Petal's own engine; use open_checkpointer(..., engine='langgraph')."
             )
+        if on_decode_error not in get_args(OnDecodeError):
+            raise CheckpointerConfigurationError(f"on_decode_error is 'raise' or 'raw', not {on_decode_error!r}.")
         keys = None if options.encryption_key_env is None else KeyRing.from_env(options.encryption_key_env)
         codec = Codec(Allowlist().adding(*allow), on_decode_error=on_decode_error)
         envelope = Envelope(keys, allow_plaintext=options.allow_plaintext, compresses=not store.is_immediate)

@@ -9,12 +9,10 @@ from typing import Any, Self
 from langchain_core.runnables import RunnableConfig
 
 from petal.checkpoints.records import CheckpointQuery, CheckpointRow
-from petal.checkpoints.rows import Namespace, Rows, checkpoint_id_of
+from petal.checkpoints.rows import NO_STEP, Namespace, Rows, checkpoint_id_of
 
 _PAGE = 50
 _SCALARS = (str, int, float, bool)
-_NO_STEP = 2**63
-"""More than a database's numbers hold."""
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ class Search:
         query = CheckpointQuery(
             before=None if before is None else checkpoint_id_of(before),
             source=_text(filter.get("source")),
-            step=step if type(step) is int and abs(step) < _NO_STEP else None,
+            step=step if type(step) is int and abs(step) < NO_STEP else None,
             run_id=_text(filter.get("run_id")),
             labels=tuple(
                 rows.searched(key, value)

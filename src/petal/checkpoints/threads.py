@@ -8,12 +8,25 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from petal.errors import ThreadIdRequiredError
+
 TWIN_OF = "rewound_to"
 """In the metadata of a checkpoint that a rewind made: the one that it repeats."""
 OF_INPUT = "of_input"
 """In the metadata of what a run saved whose input was kept before its first checkpoint: where that was."""
 
 _GREGORIAN = datetime(1582, 10, 15, tzinfo=UTC)
+
+
+def thread_named(id: object) -> str:
+    """A thread's id as text, in which it is kept.
+
+    Raises:
+        ThreadIdRequiredError: If it is None.
+    """
+    if id is None:
+        raise ThreadIdRequiredError
+    return str(id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from petal.checkpoints.records import CheckpointQuery, LeaseRow, Reader, Transac
 from petal.checkpoints.retention import RetentionReport
 from petal.checkpoints.rewinding import rewind_thread
 from petal.checkpoints.rows import Namespace, Rows
-from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery
+from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, ThreadQuery, thread_named
 from petal.checkpoints.undoing import roll_back
 from petal.checkpoints.verification import Damage, damages
 from petal.core.config.retention import Retention
@@ -36,7 +36,8 @@ class WholeThreads:
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes all that a thread holds; an unknown one is no error."""
-        self._change(partial(lineage.delete_threads, thread_ids=[str(thread_id)]), [str(thread_id)])
+        ids = [thread_named(thread_id)]
+        self._change(partial(lineage.delete_threads, thread_ids=ids), ids)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
@@ -75,7 +76,7 @@ class WholeThreads:
             CheckpointNotFoundError: If the source has no checkpoints.
             CheckpointerError: If the target already has some.
         """
-        source, target = str(source_thread_id), str(target_thread_id)
+        source, target = thread_named(source_thread_id), thread_named(target_thread_id)
         self._change(partial(lineage.copy_thread, rows=self._rows, source=source, target=target))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -104,9 +105,9 @@ class WholeThreads:
         work = partial(
             lineage.fork_thread,
             rows=self._rows,
-            source=str(source_thread_id),
+            source=thread_named(source_thread_id),
             checkpoint_id=checkpoint_id,
-            target=str(target_thread_id),
+            target=thread_named(target_thread_id),
             failed=failed,
         )
         self._change(work)

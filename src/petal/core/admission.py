@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, get_checkpoint_id
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
+from langgraph.types import Command, StreamMode
 
 from petal.checkpoints.leases import Lease
 from petal.checkpoints.rewinding import before_run
@@ -34,6 +34,7 @@ _LANGGRAPHS = {
     name for method in (CompiledStateGraph.ainvoke, CompiledStateGraph.astream) for name in signature(method).parameters
 } | {"checkpoint_during"}
 """What LangGraph takes; the last one it refuses in words of its own."""
+_MODES: tuple[str, ...] = get_args(StreamMode)
 _ARGUMENTS = (*_OWN, *sorted(_LANGGRAPHS - {*_OWN, "self", "input", "kwargs", "checkpoint_during"}))
 
 
@@ -72,7 +73,7 @@ class Admission:
 
         Raises:
             ThreadIdRequiredError: If threads are kept and none is named.
-            ValueError: If `durability` or `replay` is unknown, or the config names another thread.
+            ValueError: If `durability`, `replay` or a `stream_mode` is unknown, or the config names another thread.
             TypeError: If LangGraph takes no such argument.
         """
         for name in sorted(others.keys() - _LANGGRAPHS):
@@ -81,6 +82,10 @@ class Admission:
             raise ValueError(f"durability is 'sync', 'async' or 'exit', not {durability!r}.")
         if replay not in (None, DRY):
             raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
+        modes = others.get("stream_mode") or ()
+        for mode in [modes] if isinstance(modes, str) else modes:
+            if mode not in _MODES:
+                raise ValueError(f"There is no stream_mode {mode!r}. {known_names(str(mode), _MODES)}")
         config = {**(config or {})}
         elsewhere = config.get("configurable", {}).get("thread_id")
         if None not in (thread_id, elsewhere) and str(thread_id) != str(elsewhere):

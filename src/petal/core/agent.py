@@ -176,11 +176,12 @@ class Agent:
         The other arguments and what is raised are those of `ainvoke`.
         """
         admission = self._admission
+        kwargs["stream_mode"] = stream_mode
         run = admission.run(config, thread_id, checkpoint_id, durability, replay, kwargs)
         await self.aopen()
         async with (
             admission.admitted(self.input_of(input), run, on_pending, on_conflict, conflict_timeout) as given,
-            aclosing(self.graph.astream(given, stream_mode=stream_mode, **run)) as items,  # type: ignore[type-var]
+            aclosing(self.graph.astream(given, **run)) as items,  # type: ignore[type-var]
         ):
             async for item in items:
                 await admission.settled(run)

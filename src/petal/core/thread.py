@@ -268,11 +268,12 @@ class Thread:
         Raises:
             CheckpointNotFoundError: If there is no such checkpoint.
             CheckpointerError: If the new thread exists already, or the saver cannot fork.
+            ThreadIdRequiredError: If its id is empty.
         """
-        to = to or str(uuid.uuid4())
+        thread = self.agent.thread(str(uuid.uuid4()) if to is None else to)
         checkpoint_id = await self._at(checkpoint_id) or await self._head()
-        await forked(self._saver, self.thread_id, checkpoint_id, to)
-        return Thread(self.agent, to)
+        await forked(self._saver, self.thread_id, checkpoint_id, thread.thread_id)
+        return thread
 
     def fork(self, checkpoint_id: str | None = None, to: str | None = None) -> Thread:
         """As `afork`."""
@@ -284,10 +285,12 @@ class Thread:
         Raises:
             CheckpointNotFoundError: If this thread has no checkpoints.
             CheckpointerError: If the other thread exists already, or the saver cannot copy.
+            ThreadIdRequiredError: If its id is None or empty.
         """
+        thread = self.agent.thread(to)
         await self._head()
         await acted(self._saver, "acopy_thread", self.thread_id, to)
-        return Thread(self.agent, to)
+        return thread
 
     def copy(self, to: str) -> Thread:
         """As `acopy`."""

@@ -274,11 +274,15 @@ def test_a_thread_id_may_be_any_value(saver: LangGraphSaver) -> None:
 
 def test_a_missing_thread_id_is_asked_for(saver: LangGraphSaver) -> None:
     """Whatever is called without one says what to pass."""
+    nobody: Any = None
     for call in (
         lambda: saver.get_tuple({}),
         lambda: saver.get_tuple({"configurable": {"thread_id": None}}),
         lambda: list(saver.list({"configurable": {}})),
         lambda: saver.put({"configurable": {}}, empty_checkpoint(), {}, {}),
+        lambda: saver.delete_thread(nobody),
+        lambda: saver.copy_thread("t", nobody),
+        lambda: saver.fork_thread(nobody, "1ef", "t"),
     ):
         with pytest.raises(ThreadIdRequiredError, match="thread_id='user-123'"):
             call()

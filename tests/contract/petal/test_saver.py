@@ -66,6 +66,24 @@ def test_what_a_config_names_is_text(saver: PetalSaver, name: str) -> None:
     assert saver.get_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": "", name: None}}) is None
 
 
+def test_none_is_no_thread(saver: PetalSaver) -> None:
+    nobody: Any = None
+    for act in (
+        lambda: saver.delete_thread(nobody),
+        lambda: saver.copy_thread(nobody, "t"),
+        lambda: saver.fork_thread("t", "1ef", nobody),
+    ):
+        with pytest.raises(ThreadIdRequiredError):
+            act()
+
+
+def test_a_step_that_no_column_holds_is_kept(saver: PetalSaver) -> None:
+    for step in (2**63, 1):
+        saver.put(on("t"), empty_checkpoint(), {"step": step}, {})
+    for step in (2**63, 1):
+        assert [found.metadata["step"] for found in saver.list(on("t"), filter={"step": step})] == [step]
+
+
 def test_what_could_not_come_back_is_refused_when_it_is_saved(storage: CheckpointerConfig) -> None:
     with open_checkpointer(storage) as saver:
         graph = chat(saver, lambda state: {"order": Order("tea", [])})

@@ -28,9 +28,8 @@ from petal.checkpoints.langgraph.serde import NamingSerializer
 from petal.checkpoints.langgraph.storage import Storage
 from petal.checkpoints.lifetime import Closable
 from petal.checkpoints.notes import Note, in_order, key_of, notes_of
-from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, made_at
+from petal.checkpoints.threads import CheckpointInfo, ThreadInfo, made_at, thread_named
 from petal.core.config.checkpointer import Durability
-from petal.errors import ThreadIdRequiredError
 
 T = TypeVar("T")
 
@@ -166,7 +165,7 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes all that a thread holds; an unknown one is no error."""
-        self.prune([thread_id], strategy="delete")
+        self.prune([thread_named(thread_id)], strategy="delete")
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Like `delete_thread`."""
@@ -191,7 +190,8 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
             CheckpointNotFoundError: If the source has no checkpoints.
             CheckpointerError: If the target already has some.
         """
-        copy = partial(lineage.copy_thread, source=str(source_thread_id), target=str(target_thread_id))
+        source, target = thread_named(source_thread_id), thread_named(target_thread_id)
+        copy = partial(lineage.copy_thread, source=source, target=target)
         self._change(copy, repeatable=False)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -215,9 +215,9 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
         """
         fork = partial(
             lineage.fork_thread,
-            source=str(source_thread_id),
+            source=thread_named(source_thread_id),
             checkpoint_id=checkpoint_id,
-            target=str(target_thread_id),
+            target=thread_named(target_thread_id),
         )
         self._change(fork, repeatable=False)
 
@@ -368,10 +368,9 @@ class LangGraphSaver(Closable, BaseCheckpointSaver[str]):
 def _named(config: RunnableConfig, *, namespace: bool = False) -> RunnableConfig:
     """The config with its thread's id as text, and if asked for with a namespace."""
     configurable = config.get("configurable", {})
-    if (thread_id := configurable.get("thread_id")) is None:
-        raise ThreadIdRequiredError()
+    thread_id = thread_named(configurable.get("thread_id"))
     default = {"checkpoint_ns": ""} if namespace else {}
-    named = {**config, "configurable": {**default, **configurable, "thread_id": str(thread_id)}}
+    named = {**config, "configurable": {**default, **configurable, "thread_id": thread_id}}
     return cast(RunnableConfig, named)
 
 
