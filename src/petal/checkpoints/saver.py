@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
+    get_checkpoint_id,
 )
 
 from petal.checkpoints import clock, lineage, undoing
@@ -290,7 +291,7 @@ class PetalSaver(WholeThreads, Closable, BaseCheckpointSaver[str]):
     def _written(
         self, place: Namespace, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> Save:
-        id = checkpoint_id_of(config)
+        id = get_checkpoint_id(config)  # an empty one, too: that is where a thread without checkpoints is noted on
         if id is None:
             raise ValueError("put_writes needs the checkpoint_id that the writes belong to.")
         save = self._rows.writes(place, id, writes, task_id, task_path, config["configurable"].get(LEASE))
