@@ -844,6 +844,20 @@ def test_writes_that_wait_for_a_checkpoint_come_along(
             assert "a write that waits for a checkpoint of thread 'new' is not the same there" in said
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+@pytest.mark.parametrize("other", ["sqlite", "postgres"])
+def test_a_thread_is_as_old_as_it_was(request: pytest.FixtureRequest, kind: str, other: str) -> None:
+    """Also where a prune left one checkpoint: one that was used of late must not count as idle since it began."""
+    config = CheckpointerConfig(type="memory") if kind == "memory" else place(kind, request, "source")
+    with Place(config).open() as here, Place(place(other, request, "target")).open() as there:
+        say_more(here, range(3))
+        here.prune(["long"])
+        (info,) = here.threads()
+        assert (info.checkpoints, info.created != info.updated) == (1, True)
+        assert convert(here, there) == Conversion(1, 1, 0)
+        assert there.threads() == [info]
+
+
 @pytest.mark.parametrize("act", ["saves", "deletes"])
 def test_a_source_of_petals_that_changes_meanwhile_is_refused(
     request: pytest.FixtureRequest, target: CheckpointerConfig, act: str

@@ -90,17 +90,17 @@ class RowCopying:
                 checkpoint=replace(row, labels=self._labels(row)),
                 values=[value for value in there.values if (value.channel, value.version) not in passed],
                 status=cast("Status | None", self._thread.status) if key == self.head else None,
-                now=self._moment(key),
+                now=_iso(self._thread.updated),
             )
-            change.save(self._target.sealed([save])[0])
+            (sealed,) = self._target.sealed([save])
+            if key == self.order[0]:
+                # An entry of the index begins with what is saved first; of a pruned thread that may be all there is.
+                change.save(Save(sealed.checkpoint, now=_iso(self._thread.created)))
+            change.save(sealed)
             if _plain(there) != _plain(self._target.unsealed(_read_back(there, row, change))):
                 raise Different(Namespace(row.thread_id, row.ns).named(f"checkpoint {row.id!r}"))
             tick(done)
         return brought
-
-    def _moment(self, key: Key) -> str:
-        """When to say that a checkpoint was saved: an entry of the index begins with what is saved first."""
-        return _iso(self._thread.created if key == self.order[0] else self._thread.updated)
 
     def _labels(self, row: CheckpointRow) -> tuple[bytes, ...]:
         """The labels of a checkpoint, of which the target's key makes others than the source's did."""
