@@ -93,6 +93,9 @@ def test_it_goes_to_a_server_and_back(petal: Petal, tmp_path: Path, source: str,
     refused = petal("convert", postgres_url, "back.db", "--source-schema", "kept")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "there is no encryption key" in refused.stderr
+    found = petal("db", "verify", postgres_url, "--schema", "kept")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "cannot be verified without its keys: --key-env names the variable that holds them." in found.stderr
     done(petal, "convert", postgres_url, "back.db", "--source-schema", "kept", "--source-key-env", "KEYS", **keys)
     assert everything(config_of(str(tmp_path / "back.db"))) == everything(langgraphs(str(tmp_path / source)))
 

@@ -77,6 +77,10 @@ def verify(
         )
     if known.state != "current":
         raise CheckpointerConfigurationError(f"{known.where} cannot be verified. {_advice(known)}")
+    if known.encrypted and config.options.encryption_key_env is None:
+        raise CheckpointerConfigurationError(
+            f"{known.where} cannot be verified without its keys: --key-env names the variable that holds them."
+        )
     damaged = threads = 0
     told: list[dict[str, str]] = []
     with quiet_about_types(), open_checkpointer(config, engine="petal", inspect=True) as saver:
