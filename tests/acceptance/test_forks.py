@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ HERE = Path(__file__).parent
 ENGINES = pytest.mark.parametrize("engine", ["petal", "langgraph"])
 
 
-def lines(nursery: Nursery, script: str, *arguments: str) -> list[str]:
-    ended = nursery.run([str(HERE / script), *arguments])
+def lines(nursery: Nursery, script: str, *arguments: str, env: Mapping[str, str] | None = None) -> list[str]:
+    ended = nursery.run([str(HERE / script), *arguments], env=env)
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout.splitlines()
 
@@ -43,6 +45,14 @@ def test_a_process_that_forked_has_what_was_in_memory_by_then(nursery: Nursery, 
         "async: ['first', 'done', 'sync', 'done', 'async', 'done']",
         "['first', 'done', 'second', 'done']",
     ]
+
+
+@ENGINES
+def test_a_process_may_fork_in_the_debug_mode_of_asyncio(nursery: Nursery, tmp_path: Path, engine: str) -> None:
+    """There a loop says that it is another thread's, which kept all that came behind it from hearing of the fork."""
+    env = {**os.environ, "PYTHONASYNCIODEBUG": "1"}
+    said = lines(nursery, "used.py", f"sqlite:///{tmp_path / 'runs.db'}", engine, env=env)
+    assert said[-1] == "['first', 'done', 'second', 'done']"
 
 
 def test_a_step_may_fork(nursery: Nursery) -> None:

@@ -57,7 +57,7 @@ class _Running:
 
     def leave(self) -> None:
         """Have done with it in a process that forked, which has no such thread."""
-        with suppress(StopIteration):
+        with suppress(StopIteration, RuntimeError):  # the latter from a loop in debug mode, which is another thread's
             self.portal.stop().send(None)  # it waits for nothing; what is still to end finds that it has stopped
         self.manager.__exit__(None, None, None)
 
