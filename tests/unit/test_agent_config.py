@@ -77,6 +77,8 @@ def test_a_step_that_no_way_leads_to_is_odd() -> None:
     assert oddities([step("a", next="END"), step("b"), step("c")]).keys() == {"b", "c"}
     assert oddities([step("a", next="c"), step("b"), step("c", approval=way("b"))]) == {}
     assert oddities([step("a"), step("b", next="END")]) == {}
+    skipped = step("a", condition=ConditionConfig(key="input", routes={"x": "c"}), approval=way("skip"))
+    assert oddities([skipped, step("b"), step("c")]).keys() == {"b"}
 
 
 def test_a_round_without_an_end_is_odd() -> None:
@@ -94,6 +96,7 @@ def test_a_round_without_an_end_is_odd() -> None:
     assert oddities([step("a"), step("b", condition=leave("a", "END"))]) == {}
     for on_reject, odd in (("END", set()), ("fail", set()), ("skip", {"a"}), ("a", {"a"})):
         assert oddities([step("a", next="a", approval=way(on_reject))]).keys() == odd
+        assert oddities([step("a", condition=leave("a"), approval=way(on_reject))]).keys() == odd
 
 
 def test_end_is_a_target_by_either_name() -> None:

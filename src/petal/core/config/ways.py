@@ -34,10 +34,10 @@ def _ways(steps: Sequence[StepConfig]) -> Mapping[str, frozenset[str]]:
     """The steps that each step may go on to, also after a human's no; `END` where that or an error ends a run."""
     ways: dict[str, frozenset[str]] = {}
     for step, following in zip(steps, [*steps[1:], None], strict=True):
-        after = {step.next or (following.name if following else END)}
-        on = set(step.condition.routes.values()) if step.condition else after
-        if step.approval:
-            on |= {"skip": after, "fail": {END}}.get(step.approval.on_reject, {step.approval.on_reject})
+        after = step.next or (following.name if following else END)
+        on = set(step.condition.routes.values()) if step.condition else {after}
+        if step.approval and step.approval.on_reject != "skip":  # which goes on where the step does
+            on.add(END if step.approval.on_reject == "fail" else step.approval.on_reject)
         ways[step.name] = frozenset(on)
     return ways
 
