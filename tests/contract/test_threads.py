@@ -437,6 +437,15 @@ async def test_a_command_from_outside_goes_past_no_approval(storage: Checkpointe
         assert (await thread.aresume("yes"))["entries"] == ["first", "second"]
 
 
+@pytest.mark.parametrize("goto", [(), None])
+async def test_an_answer_may_come_with_nowhere_to_go(storage: CheckpointerConfig, goto: Any) -> None:
+    """None is no place to LangGraph, as where it is known only at times."""
+    async with approved(storage) as agent:
+        thread = agent.thread("t")
+        await thread.ainvoke({})
+        assert (await thread.ainvoke(Command(resume="yes", goto=goto)))["entries"] == ["first", "second"]
+
+
 def test_the_diagram_shows_that_a_command_leads_to_the_question() -> None:
     def choose(state: Log) -> Command[Literal["second"]]:
         return Command(goto="second")

@@ -43,6 +43,8 @@ def led(target: Any, questions: Questions) -> Any:
 
 def led_command(command: Command[Any], questions: Questions) -> Command[Any]:
     """A command from outside of the graph, which goes to questions instead of their steps."""
+    if not command.goto:  # LangGraph takes None from there, too
+        return command
     if isinstance(command.goto, str | Send):
         return replace(command, goto=led(command.goto, questions))
     return replace(command, goto=tuple(led(target, questions) for target in command.goto))
