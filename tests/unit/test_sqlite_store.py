@@ -253,6 +253,23 @@ def test_nothing_is_saved_into_a_file_that_is_no_longer_there(opened: Open, file
         assert ids(store) == ["2", "1"]
 
 
+def test_it_stays_with_its_file_when_a_link_leads_elsewhere(tmp_path: Path) -> None:
+    """As in a deployment, which gives the folder `current` to another release."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("old")
+    store = SqliteStore(SqliteOptions(db_file=str(current / "runs.db")), WHERE)
+    store.open()
+    store.commit([save("1")])
+    current.unlink()
+    current.symlink_to("new")
+    store.commit([save("2")])
+    assert ids(store) == ["2", "1"]
+    store.close()
+    assert [found.name for found in tmp_path.rglob("*.db")] == ["runs.db"]
+
+
 def test_other_tables_in_the_file_stay_as_they_are(opened: Open, file: Path) -> None:
     made(file, "CREATE TABLE checkpoints (thread_id TEXT)", "INSERT INTO checkpoints VALUES ('theirs')")
     store = opened()

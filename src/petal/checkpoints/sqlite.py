@@ -68,8 +68,8 @@ class SqliteStore:
 
     def open(self) -> None:
         try:
-            # Connections that come later are to the same file, wherever the process is then.
-            self._path = self._path.absolute()
+            # Connections that come later are to the same file, wherever the process is then, or a link leads.
+            self._path = Path(os.path.realpath(self._path))
             if not self._in_memory and not self._read_only:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._writing:
