@@ -28,9 +28,9 @@ from petal.checkpoints.leases import LEASE
 from petal.checkpoints.names import row_name
 from petal.checkpoints.notes import INPUT, INPUT_ID, INPUT_LEFT
 from petal.checkpoints.records import CheckpointRow, Save, Status, ValueRow, WriteRow
-from petal.checkpoints.threads import OF_INPUT, CheckpointInfo
+from petal.checkpoints.threads import OF_INPUT, CheckpointInfo, thread_named
 from petal.checkpoints.values import Parts, Spot, Version, join, split
-from petal.errors import CheckpointCorruptionError, ThreadIdRequiredError
+from petal.errors import CheckpointCorruptionError
 
 FENCE, HEAD, FORK = "__petal_fence", "head", "fork"
 """In `configurable`: where a run began, at the newest checkpoint, or at one that it named."""
@@ -59,13 +59,12 @@ class Namespace(NamedTuple):
             TypeError: If the namespace or the checkpoint that it names is no text.
         """
         configurable = config.get("configurable", {})
-        if (thread_id := configurable.get("thread_id")) is None:
-            raise ThreadIdRequiredError
+        thread_id = thread_named(configurable.get("thread_id"))
         ns, id = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or ""
         if not (isinstance(ns, str) and isinstance(id, str)):
             name, given = ("checkpoint_id", id) if isinstance(ns, str) else ("checkpoint_ns", ns)
             raise TypeError(f"{name} in a config is text, not {given!r}.")
-        return cls(str(thread_id), ns)
+        return cls(thread_id, ns)
 
     def config(self, checkpoint_id: str) -> RunnableConfig:
         """The config that names a checkpoint here."""

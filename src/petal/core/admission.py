@@ -76,16 +76,7 @@ class Admission:
             ValueError: If `durability`, `replay` or a `stream_mode` is unknown, or the config names another thread.
             TypeError: If LangGraph takes no such argument.
         """
-        for name in sorted(others.keys() - _LANGGRAPHS):
-            raise TypeError(f"A run has no argument {name!r}. {known_names(name, _ARGUMENTS)}")
-        if durability not in (None, *get_args(Durability)):
-            raise ValueError(f"durability is 'sync', 'async' or 'exit', not {durability!r}.")
-        if replay not in (None, DRY):
-            raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
-        modes = others.get("stream_mode") or ()
-        for mode in [modes] if isinstance(modes, str) else modes:
-            if mode not in _MODES:
-                raise ValueError(f"There is no stream_mode {mode!r}. {known_names(str(mode), _MODES)}")
+        _require_known(durability, replay, others)
         config = {**(config or {})}
         elsewhere = config.get("configurable", {}).get("thread_id")
         if None not in (thread_id, elsewhere) and str(thread_id) != str(elsewhere):
@@ -196,3 +187,17 @@ class Admission:
             return config
         await self.saver.aget_tuple(config)  # what cannot be read is said before anything is changed
         return await begun_at(checkpointer, config, input)
+
+
+def _require_known(durability: str | None, replay: str | None, others: Mapping[str, Any]) -> None:
+    """See that a run is given nothing that would be left out without a word."""
+    for name in sorted(others.keys() - _LANGGRAPHS):
+        raise TypeError(f"A run has no argument {name!r}. {known_names(name, _ARGUMENTS)}")
+    if durability not in (None, *get_args(Durability)):
+        raise ValueError(f"durability is 'sync', 'async' or 'exit', not {durability!r}.")
+    if replay not in (None, DRY):
+        raise ValueError(f"replay is 'dry' or None, not {replay!r}.")
+    modes = others.get("stream_mode") or ()
+    for mode in [modes] if isinstance(modes, str) else modes:
+        if mode not in _MODES:
+            raise ValueError(f"There is no stream_mode {mode!r}. {known_names(str(mode), _MODES)}")
